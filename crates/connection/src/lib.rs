@@ -1,1 +1,161 @@
+//! One MQTT link to AWS IoT Core. See the README for what this room is for.
+//!
+//! [`Connection::start`] spawns one task that connects, subscribes, keeps the link alive and comes back after every
+//! loss, for ever; what happens is told through [`Connection::next`].
 
+mod backoff;
+mod cause;
+mod handshake;
+mod link;
+mod pulse;
+pub mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+pub use cause::{DisconnectCause, Step};
+
+/// AWS closes the connection of a client that sends more than this in one PUBLISH.
+pub const MAX_PAYLOAD: usize = 128 * 1024;
+/// AWS closes the connection of a client that publishes to a longer topic (UTF-8 bytes).
+pub const MAX_TOPIC: usize = 256;
+
+/// Both queues are short, because their length times [`MAX_PAYLOAD`] is the memory a hostile peer can occupy.
+const QUEUE: usize = 16;
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Host name, or an IP address that the server's certificate names. Also the SNI.
+    pub endpoint: String,
+    pub port: u16,
+    pub client_id: String,
+    pub tls: Arc<rustls::ClientConfig>,
+    /// Whole seconds; a link on which nothing came in for one and a half of these is dead.
+    pub keep_alive: Duration,
+    /// For all of name resolution, TCP, TLS, CONNACK and SUBACK together.
+    pub connect_timeout: Duration,
+    pub reconnect_min: Duration,
+    pub reconnect_max: Duration,
+    /// A link that lived this long was a good one: the next loss starts again at `reconnect_min`.
+    pub stable_after: Duration,
+    /// Topic filters, subscribed to with QoS 0 on every connect.
+    pub subscriptions: Vec<String>,
+    /// Of the reconnect jitter.
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// Connected, and every subscription is granted: what is published now can be answered.
+    Connected,
+    /// Lost, or not reached. The link comes back by itself; whatever was unanswered is to be asked again.
+    Disconnected {
+        cause: DisconnectCause,
+        retry_in: Duration,
+    },
+    Message {
+        topic: String,
+        payload: Bytes,
+    },
+}
+
+/// Why a publish was refused. Nothing has been sent, and the link is unharmed.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum Error {
+    #[error("not connected")]
+    NotConnected,
+    #[error("{QUEUE} publishes are already waiting to be sent")]
+    Busy,
+    #[error("the payload has {found} bytes, AWS IoT Core takes at most {MAX_PAYLOAD}")]
+    PayloadTooLarge { found: usize },
+    #[error("the topic has {found} bytes, AWS IoT Core takes 1 to {MAX_TOPIC}")]
+    TopicLength { found: usize },
+    #[error("`{topic}` is not a topic: `+`, `#` and NUL cannot be published to")]
+    InvalidTopic { topic: String },
+}
+
+/// The link. Dropping it says DISCONNECT too, without waiting.
+#[derive(Debug)]
+pub struct Connection {
+    events: mpsc::Receiver<Event>,
+    outgoing: mpsc::Sender<Outgoing>,
+    connected: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    topic: String,
+    payload: Bytes,
+}
+
+impl Connection {
+    /// Must be called on a tokio runtime.
+    #[must_use]
+    pub fn start(settings: Settings) -> Self {
+        let (events_in, events) = mpsc::channel(QUEUE);
+        let (outgoing, outgoing_out) = mpsc::channel(QUEUE);
+        let connected = Arc::new(AtomicBool::new(false));
+        let link = link::Link::new(settings, events_in, outgoing_out, Arc::clone(&connected));
+        let task = tokio::spawn(link.run());
+        Self {
+            events,
+            outgoing,
+            connected,
+            task,
+        }
+    }
+
+    /// The next thing that happened. Cancel-safe. While nobody asks, the link reads no further: memory stays bounded.
+    pub async fn next(&mut self) -> Event {
+        match self.events.recv().await {
+            Some(event) => event,
+            // The task ends when this receiver is closed, and not before.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Hands a message to the link, QoS 0; never blocks. `Ok` means accepted, not delivered: only an answer proves that.
+    pub fn publish(
+        &self,
+        topic: impl Into<String>,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), Error> {
+        let (topic, payload) = (topic.into(), payload.into());
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::PayloadTooLarge {
+                found: payload.len(),
+            });
+        }
+        if topic.is_empty() || topic.len() > MAX_TOPIC {
+            return Err(Error::TopicLength { found: topic.len() });
+        }
+        if topic.contains(['+', '#', '\0']) {
+            return Err(Error::InvalidTopic { topic });
+        }
+        if !self.connected.load(Ordering::Acquire) {
+            return Err(Error::NotConnected);
+        }
+        self.outgoing
+            .try_send(Outgoing { topic, payload })
+            .map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => Error::Busy,
+                mpsc::error::TrySendError::Closed(_) => Error::NotConnected,
+            })
+    }
+
+    /// What was accepted is sent, then DISCONNECT; at most 2 s.
+    pub async fn stop(mut self) {
+        self.events.close();
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(STOP_TIMEOUT, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
