@@ -10,7 +10,9 @@ pub struct Digest([u8; 32]);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    #[error("a digest is written `sha256:` and 64 hexadecimal digits; there is no algorithm in front of a colon")]
+    #[error(
+        "a digest is written `sha256:` and 64 hexadecimal digits; there is no algorithm in front of a colon"
+    )]
     NoAlgorithm,
     #[error("the digest's algorithm is `{0}`, only `sha256` is supported")]
     Algorithm(String),

@@ -19,7 +19,9 @@ pub enum Error {
     TooLarge { found: u64, limit: u64 },
     #[error("the artifact should be {expected} bytes long, the server sends {found}")]
     SizeMismatch { expected: u64, found: u64 },
-    #[error("the transfer is slower than {min_rate} bytes a second over {window:?}, {attempts} times in a row")]
+    #[error(
+        "the transfer is slower than {min_rate} bytes a second over {window:?}, {attempts} times in a row"
+    )]
     TooSlow { min_rate: u64, window: Duration, attempts: u32 },
     #[error("the transfer did not end within {limit:?}{}", last.as_ref().map(|l| format!("; the last failure: {l}")).unwrap_or_default())]
     Deadline { limit: Duration, last: Option<String> },
@@ -109,7 +111,9 @@ impl SinkError {
     /// Names a failed system call: `what` was being done.
     pub fn storage(what: &'static str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::Full,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full
+            }
             _ => Self::Storage { what, source },
         }
     }
@@ -118,7 +122,10 @@ impl SinkError {
 impl VerifyError {
     /// Only a transfer from zero can do better, and only where old bytes were part of this one.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::ChecksumMismatch { resumed: true, .. } | Self::SizeMismatch { resumed: true, .. })
+        matches!(
+            self,
+            Self::ChecksumMismatch { resumed: true, .. } | Self::SizeMismatch { resumed: true, .. }
+        )
     }
 
     pub fn reason(&self) -> &'static str {

@@ -6,6 +6,7 @@
 
 mod client;
 mod digest;
+mod digest_of;
 mod error;
 mod fetch;
 mod plan;

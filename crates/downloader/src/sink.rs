@@ -6,7 +6,10 @@ use crate::SinkError;
 
 /// What a transfer writes into: a file here, an inactive slot behind another process later. Plain messages, no
 /// callbacks. A call may be dropped at any await (a cancelled transfer); [`position`](Sink::position) is true even then.
-#[allow(async_fn_in_trait, reason = "used generically on one current-thread runtime: nobody needs the future to be Send")]
+#[allow(
+    async_fn_in_trait,
+    reason = "used generically on one current-thread runtime: nobody needs the future to be Send"
+)]
 pub trait Sink {
     /// The whole length is known: say no now if there is no space for what is still missing.
     async fn reserve(&mut self, total: u64) -> Result<(), SinkError>;

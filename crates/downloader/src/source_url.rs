@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn the_query_is_never_shown() {
-        let url = SourceUrl::parse("https://example.com:8443/a%20b?X-Amz-Signature=SECRET#SECRET", false).unwrap();
+        let url =
+            SourceUrl::parse("https://example.com:8443/a%20b?X-Amz-Signature=SECRET#SECRET", false).unwrap();
         for shown in [url.to_string(), format!("{url:?}"), format!("{:#?}", Some(&url))] {
             assert!(shown.contains("https://example.com:8443/a%20b"), "{shown}");
             assert!(!shown.contains("SECRET") && !shown.contains('?'), "{shown}");

@@ -1,0 +1,282 @@
+//! A configured command: an argument list, no shell, a time limit, both pipes drained and bounded, its own
+//! process group.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+
+use crate::Halt;
+
+/// A command that prints more than this is not one that an update should depend on.
+const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
+/// What of its output is kept for the message of a failure.
+const TAIL_BYTES: usize = 400;
+/// Between SIGTERM and SIGKILL. Shorter than the 5 s in which the agent itself must stop.
+const GRACE: Duration = Duration::from_secs(2);
+/// A process left in the background may hold the pipes open after the command has ended.
+const PIPES_AFTER_EXIT: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandSpec {
+    pub program: String,
+    pub arguments: Vec<String>,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandFailure {
+    #[error("{program} could not be started: {source}")]
+    NotStarted { program: String, source: std::io::Error },
+    #[error("{program} ended with exit code {code}{tail}")]
+    Exit { program: String, code: i32, tail: Tail },
+    #[error("{program} was ended by signal {signal}{tail}")]
+    Signal { program: String, signal: i32, tail: Tail },
+    #[error("{program} did not end within {} s{tail}", timeout.as_secs_f32())]
+    Timeout { program: String, timeout: Duration, tail: Tail },
+    #[error("{program} printed more than {MAX_OUTPUT_BYTES} bytes")]
+    Overrun { program: String },
+    #[error("{program} was stopped, because the agent or the job was")]
+    Halted { program: String },
+}
+
+impl CommandFailure {
+    /// The reason code, as `docs/reasons.md` lists it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotStarted { .. } => "command-not-started",
+            Self::Exit { .. } => "command-failed",
+            Self::Signal { .. } => "command-killed",
+            Self::Timeout { .. } => "command-timeout",
+            Self::Overrun { .. } => "command-output-overrun",
+            Self::Halted { .. } => "canceled",
+        }
+    }
+}
+
+/// The end of what a command printed, for a person.
+#[derive(Debug, Default)]
+pub struct Tail(Vec<u8>);
+
+impl std::fmt::Display for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.0);
+        let text = text.trim();
+        if text.is_empty() { Ok(()) } else { write!(f, ": {text}") }
+    }
+}
+
+enum Ended {
+    Exited(std::io::Result<ExitStatus>),
+    TimedOut,
+    Overran,
+    Halted,
+}
+
+pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFailure> {
+    let program = spec.program.clone();
+    let mut child = match start(spec) {
+        Ok(child) => child,
+        Err(source) => return Err(CommandFailure::NotStarted { program, source }),
+    };
+    let mut output = Output::default();
+    let pipes = (child.stdout.take(), child.stderr.take());
+    let ended = {
+        let drain = output.drain(pipes);
+        tokio::pin!(drain);
+        tokio::select! {
+            ended = exit_with_output(&mut child, &mut drain) => ended,
+            () = tokio::time::sleep(spec.timeout) => Ended::TimedOut,
+            () = halt.halted() => Ended::Halted,
+        }
+    };
+    let tail = Tail(output.tail);
+    if !matches!(&ended, Ended::Exited(Ok(status)) if status.success()) {
+        end_group(&mut child).await;
+    }
+    match ended {
+        Ended::Exited(Ok(status)) if status.success() => Ok(()),
+        Ended::Exited(Ok(status)) => Err(match (status.code(), status.signal()) {
+            (Some(code), _) => CommandFailure::Exit { program, code, tail },
+            (None, signal) => CommandFailure::Signal { program, signal: signal.unwrap_or(0), tail },
+        }),
+        Ended::Exited(Err(source)) => Err(CommandFailure::NotStarted { program, source }),
+        Ended::TimedOut => Err(CommandFailure::Timeout { program, timeout: spec.timeout, tail }),
+        Ended::Overran => Err(CommandFailure::Overrun { program }),
+        Ended::Halted => Err(CommandFailure::Halted { program }),
+    }
+}
+
+/// The exit of the command, with its pipes drained meanwhile and for a moment after it.
+async fn exit_with_output(child: &mut Child, drain: &mut (impl Future<Output = Drained> + Unpin)) -> Ended {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        drained = &mut *drain => match drained {
+            Drained::Overrun => return Ended::Overran,
+            // Both pipes are closed: only the exit is left to wait for.
+            Drained::Closed => return Ended::Exited(child.wait().await),
+        },
+    };
+    match tokio::time::timeout(PIPES_AFTER_EXIT, drain).await {
+        Ok(Drained::Overrun) => Ended::Overran,
+        Ok(Drained::Closed) | Err(_) => Ended::Exited(status),
+    }
+}
+
+#[allow(unsafe_code, reason = "pre_exec has no safe form; only prctl is called between fork and exec")]
+fn start(spec: &CommandSpec) -> std::io::Result<Child> {
+    let mut command = Command::new(&spec.program);
+    command
+        .args(&spec.arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(|| {
+            // A command never outlives an agent that was killed: it would run beside its own repetition.
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
+        });
+    }
+    command.spawn()
+}
+
+/// SIGTERM to the whole group, a grace period, SIGKILL to what is left of it.
+async fn end_group(child: &mut Child) {
+    // `id` is None once the child was waited for; the group may live on, but its number may be reused.
+    let Some(pid) = child.id() else { return };
+    let group = Pid::from_raw(pid.cast_signed());
+    let _ = killpg(group, Signal::SIGTERM);
+    let _ = tokio::time::timeout(GRACE, child.wait()).await;
+    let _ = killpg(group, Signal::SIGKILL);
+    let _ = child.wait().await;
+}
+
+enum Drained {
+    Closed,
+    Overrun,
+}
+
+#[derive(Default)]
+struct Output {
+    total: usize,
+    tail: Vec<u8>,
+}
+
+impl Output {
+    async fn drain(
+        &mut self,
+        (stdout, stderr): (Option<impl AsyncRead + Unpin>, Option<impl AsyncRead + Unpin>),
+    ) -> Drained {
+        let (mut stdout, mut stderr) = (stdout, stderr);
+        let (mut out, mut err) = ([0; 4096], [0; 4096]);
+        loop {
+            let (bytes, closed) = tokio::select! {
+                read = read_some(&mut stdout, &mut out), if stdout.is_some() => (read, &mut out),
+                read = read_some(&mut stderr, &mut err), if stderr.is_some() => (read, &mut err),
+                else => return Drained::Closed,
+            };
+            self.take(closed.get(..bytes).unwrap_or_default());
+            if self.total > MAX_OUTPUT_BYTES {
+                return Drained::Overrun;
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.total += bytes.len();
+        self.tail.extend_from_slice(bytes);
+        let surplus = self.tail.len().saturating_sub(TAIL_BYTES);
+        self.tail.drain(..surplus);
+    }
+}
+
+/// Reads once; a closed or broken pipe becomes `None` and is not read again.
+async fn read_some(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
+    let Some(reader) = pipe else { return 0 };
+    match reader.read(buffer).await {
+        Ok(0) | Err(_) => {
+            *pipe = None;
+            0
+        }
+        Ok(bytes) => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, timeout: Duration) -> CommandSpec {
+        CommandSpec { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()], timeout }
+    }
+
+    async fn reason(script: &str) -> (&'static str, String) {
+        match run(&sh(script, Duration::from_secs(20)), &Halt::default()).await {
+            Ok(()) => ("ok", String::new()),
+            Err(failure) => (failure.reason(), failure.to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn success_is_exit_code_zero_and_nothing_else() {
+        assert_eq!(reason("echo hello; echo warning >&2").await.0, "ok");
+        let (code, message) = reason("echo no such slot >&2; exit 3").await;
+        assert_eq!(code, "command-failed");
+        assert!(message.contains("exit code 3") && message.contains("no such slot"), "{message}");
+        assert_eq!(reason("kill -SEGV $$").await.0, "command-killed");
+        let missing = CommandSpec {
+            program: "/no/such/program".into(),
+            arguments: vec![],
+            timeout: Duration::from_secs(1),
+        };
+        let failure = run(&missing, &Halt::default()).await.unwrap_err();
+        assert_eq!(failure.reason(), "command-not-started");
+    }
+
+    /// AWS's device client deadlocks when more than a pipe of stderr comes before stdout ends.
+    #[tokio::test]
+    async fn a_pipe_full_of_stderr_before_stdout_ends_is_no_deadlock() {
+        assert_eq!(reason("head -c 300000 /dev/zero >&2; echo done").await.0, "ok");
+    }
+
+    #[tokio::test]
+    async fn output_without_end_is_an_overrun() {
+        assert_eq!(reason("yes").await.0, "command-output-overrun");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_is_ended_with_its_whole_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let pids = folder.path().join("pids");
+        let script = format!(
+            "trap '' TERM; sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait; sleep 1000",
+            pids.display()
+        );
+        let failure = run(&sh(&script, Duration::from_millis(300)), &Halt::default()).await.unwrap_err();
+        assert_eq!(failure.reason(), "command-timeout");
+        for pid in std::fs::read_to_string(&pids).unwrap().lines() {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(state.is_empty() || state.contains(") Z "), "{pid} is alive: {state}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_halt_ends_it_promptly() {
+        let halt = Halt::default();
+        let spec = sh("sleep 1000", Duration::from_secs(1000));
+        let (ended, ()) = tokio::join!(run(&spec, &halt), async { halt.cancel() });
+        assert_eq!(ended.unwrap_err().reason(), "canceled");
+    }
+
+    #[tokio::test]
+    async fn a_process_left_behind_does_not_hold_the_pipes() {
+        assert_eq!(reason("sleep 5 & exit 0").await.0, "ok");
+    }
+}

@@ -1,0 +1,176 @@
+//! `update-firmware` into a file: fetched beside it, read back, checked, put in force, and the command decides.
+
+use bytes::Bytes;
+use downloader::{Artifact, Error, Resume, Sink, SinkError};
+
+use crate::device::{Before, Device, DeviceError, Installed, Target};
+use crate::dispatcher::{Context, Dispatcher, Failure, HaltKind};
+use crate::journal::{Durability, Phase};
+use crate::operation::{Operation, UpdateFirmware};
+use crate::outcome::{Outcome, Progress};
+
+impl<D: Device> Dispatcher<D> {
+    pub(crate) async fn update_firmware(
+        &mut self,
+        update: &UpdateFirmware,
+        context: &Context,
+    ) -> Result<Outcome, Failure> {
+        let digest = update.artifact.digest;
+        let wanted = Installed { version: update.version.clone(), digest };
+        if self.device.installed().await? == Some(wanted.clone()) {
+            let message = format!("version {} was installed before", update.version);
+            return Ok(Outcome::succeeded("already-installed", message));
+        }
+        let before = match self.fetch_and_verify(&update.artifact, context).await {
+            Ok(before) => before,
+            Err(failure) => {
+                // A stop keeps the partial file for the next start; any other end of the transfer does not.
+                if context.halt.kind() != Some(HaltKind::Stop) {
+                    self.device.discard(Target::Firmware).await?;
+                }
+                return Err(failure);
+            }
+        };
+        if context.halt.kind().is_some() {
+            return Err(Failure::Halted);
+        }
+        self.put_in_force(Target::Firmware, digest, before, Some(wanted), context).await
+    }
+
+    async fn fetch_and_verify(&mut self, artifact: &Artifact, context: &Context) -> Result<Before, Failure> {
+        match self.fetch(artifact, context).await? {
+            Ok(before) => Ok(before),
+            // Bytes of before a restart were part of it, and may be what is wrong: once more, from zero.
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "fetching again from zero");
+                self.device.discard(Target::Firmware).await?;
+                self.save(Phase::Accepted, Durability::Process)?;
+                self.fetch(artifact, context).await?.map_err(|error| DeviceError::from(error).into())
+            }
+            Err(error) => Err(DeviceError::from(error).into()),
+        }
+    }
+
+    async fn fetch(
+        &mut self,
+        artifact: &Artifact,
+        context: &Context,
+    ) -> Result<Result<Before, downloader::VerifyError>, Failure> {
+        let mut resume = match self.phase() {
+            Some(Phase::Downloading { digest, resume }) if *digest == artifact.digest => resume.clone(),
+            _ => {
+                self.device.discard(Target::Firmware).await?;
+                Resume::default()
+            }
+        };
+        let position = self.device.begin(Target::Firmware, artifact.digest, artifact.size).await?;
+        let mut artifact = artifact.clone();
+        let mut sink = DeviceSink { device: &mut self.device, position, refused: None };
+        let mut refreshed = false;
+        loop {
+            let mut report = |progress: downloader::Progress| {
+                context.report(Progress {
+                    phase: "downloading",
+                    done: progress.received,
+                    total: progress.total,
+                });
+            };
+            let fetched = self
+                .downloader
+                .fetch(&artifact, &mut resume, &mut sink, &mut report, context.halt.token())
+                .await;
+            match fetched {
+                Ok(_) => break,
+                Err(Error::Forbidden { status }) if !refreshed => {
+                    refreshed = true;
+                    tracing::info!(status, "the URL is not valid any more, asking for a fresh one");
+                    artifact = fresh_artifact(&artifact, &self.rules, context).await?;
+                }
+                Err(error) => return Err(failure(error, sink.refused)),
+            }
+        }
+        context.report(Progress::phase("verifying"));
+        match self.device.finish().await {
+            Ok(before) => Ok(Ok(before)),
+            Err(DeviceError::Verification(error)) => Ok(Err(error)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The same artifact with a freshly signed URL. A document that asks for other bytes now is not this order.
+async fn fresh_artifact(
+    artifact: &Artifact,
+    rules: &crate::Rules,
+    context: &Context,
+) -> Result<Artifact, Failure> {
+    let document = tokio::select! {
+        document = context.ask_for_fresh_document() => document,
+        () = context.halt.halted() => return Err(Failure::Halted),
+    };
+    let Some(document) = document else { return Err(Failure::Halted) };
+    match Operation::parse(&document, rules).map(|parsed| parsed.operation) {
+        Ok(Operation::UpdateFirmware(update)) if update.artifact.digest == artifact.digest => {
+            Ok(update.artifact)
+        }
+        _ => {
+            let message = "the document asks for other firmware than before";
+            Err(Failure::Outcome(Outcome::failed("document-changed", message)))
+        }
+    }
+}
+
+fn failure(error: Error, refused: Option<DeviceError>) -> Failure {
+    match (error, refused) {
+        (Error::Canceled, _) => Failure::Halted,
+        (Error::Sink(_), Some(refused)) => refused.into(),
+        (error, _) => Failure::Outcome(Outcome::failed(error.reason(), error.to_string())),
+    }
+}
+
+/// Lets the downloader write to the device.
+struct DeviceSink<'a, D> {
+    device: &'a mut D,
+    position: u64,
+    /// What the device said, in its own words; the downloader knows only that the sink failed.
+    refused: Option<DeviceError>,
+}
+
+impl<D> DeviceSink<'_, D> {
+    fn keep<T>(&mut self, result: Result<T, DeviceError>) -> Result<T, SinkError> {
+        result.map_err(|error| match error {
+            DeviceError::Staging(error) => error,
+            error => {
+                let refusal = SinkError::storage("write to the device", std::io::Error::other("refused"));
+                self.refused = Some(error);
+                refusal
+            }
+        })
+    }
+}
+
+impl<D: Device> Sink for DeviceSink<'_, D> {
+    async fn reserve(&mut self, total: u64) -> Result<(), SinkError> {
+        let result = self.device.reserve(total).await;
+        self.keep(result)
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        let length = bytes.len() as u64;
+        let result = self.device.write(bytes).await;
+        self.keep(result)?;
+        self.position += length;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        let result = self.device.restart().await;
+        self.keep(result)?;
+        self.position = 0;
+        Ok(())
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+}

@@ -1,0 +1,226 @@
+//! What was begun and not yet settled, on disk. One entry, because one execution runs at a time. An entry is
+//! written before the effect it announces.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use downloader::{Digest, Resume};
+use serde::{Deserialize, Serialize};
+
+use crate::device::{Before, Installed, Target};
+use crate::outcome::Outcome;
+pub(crate) use crate::storage::Durability;
+use crate::storage::{beside, remove_if_there, write_atomically};
+
+/// Raised when the meaning of a member changes. Another version is set aside, never guessed at.
+const FORMAT: u32 = 1;
+/// An entry is a few hundred bytes; what is larger was not written by us.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// Which run of which job. Job ids and execution numbers may be reused after a deletion, so the time of
+/// queueing belongs to the identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ExecutionId {
+    pub job_id: String,
+    pub execution_number: u64,
+    pub queued_at: u64,
+}
+
+impl std::fmt::Display for ExecutionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (execution {})", self.job_id, self.execution_number)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub execution: ExecutionId,
+    /// How often an agent took this up without ending it or being stopped in an orderly way.
+    pub attempts: u32,
+    pub phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "kebab-case")]
+pub enum Phase {
+    /// Taken up; nothing on the device has changed.
+    Accepted,
+    /// Bytes are arriving beside the target. What is verified of them is found by reading them again.
+    Downloading { digest: Digest, resume: Resume },
+    /// `staged` is written, read back and checked; the swap and the command can be repeated.
+    Activating { target: Target, digest: Digest, before: Before, commit: Option<Installed> },
+    /// The command failed with this outcome; the previous file is coming back.
+    RollingBack { target: Target, before: Before, outcome: Outcome },
+    /// The order to reboot was given while the kernel had this boot id.
+    Rebooting { boot_id: String, attempts: u32 },
+    /// It has ended like this; the cloud has not confirmed that it knows.
+    Reporting { outcome: Outcome },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot {doing} the journal {}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub enum Found {
+    Nothing,
+    Entry(Entry),
+    /// Torn, foreign or from another version: moved to this path, for a person to look at.
+    SetAside {
+        moved_to: PathBuf,
+        why: String,
+    },
+}
+
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OnDisk {
+    format: u32,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+impl Journal {
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { path: folder.join("journal.json") }
+    }
+
+    pub fn load(&self) -> Result<Found, JournalError> {
+        let bytes = match read_bounded(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return self.set_aside(error.to_string());
+            }
+            Err(error) => return Err(self.error("read", error)),
+        };
+        match decode(&bytes) {
+            Ok(entry) => Ok(Found::Entry(entry)),
+            Err(why) => self.set_aside(why),
+        }
+    }
+
+    pub fn save(&self, entry: &Entry, durability: Durability) -> Result<(), JournalError> {
+        let on_disk = OnDisk { format: FORMAT, entry: entry.clone() };
+        serde_json::to_vec(&on_disk)
+            .map_err(io::Error::from)
+            .and_then(|bytes| write_atomically(&self.path, &bytes, durability))
+            .map_err(|error| self.error("write", error))
+    }
+
+    /// The execution is settled, or was never ours to end. Not synced: what a power cut brings back here is
+    /// reported once more, and the cloud says that it knows.
+    pub fn clear(&self) -> Result<(), JournalError> {
+        remove_if_there(&self.path).map(|_| ()).map_err(|error| self.error("remove", error))
+    }
+
+    fn set_aside(&self, why: String) -> Result<Found, JournalError> {
+        let moved_to = beside(&self.path, "unreadable");
+        std::fs::rename(&self.path, &moved_to).map_err(|error| self.error("set aside", error))?;
+        Ok(Found::SetAside { moved_to, why })
+    }
+
+    fn error(&self, doing: &'static str, source: io::Error) -> JournalError {
+        JournalError::Io { doing, path: self.path.clone(), source }
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Entry, String> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let format: Format = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if format.format != FORMAT {
+        return Err(format!("format {} found, format {FORMAT} expected", format.format));
+    }
+    let on_disk: OnDisk = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(on_disk.entry)
+}
+
+/// Reads a file of ours, refusing one that cannot be ours by its size.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {MAX_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(phase: Phase) -> Entry {
+        let execution = ExecutionId { job_id: "job-1".into(), execution_number: 1, queued_at: 1_700_000_000 };
+        Entry { execution, attempts: 1, phase }
+    }
+
+    fn phases() -> Vec<Phase> {
+        let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let outcome = Outcome::failed("command-failed", "exit code 1");
+        vec![
+            Phase::Accepted,
+            Phase::Downloading { digest, resume: Resume::default() },
+            Phase::Activating {
+                target: Target::Firmware,
+                digest,
+                before: Before::File { digest },
+                commit: Some(Installed { version: "2".into(), digest }),
+            },
+            Phase::Activating { target: Target::Config, digest, before: Before::Absent, commit: None },
+            Phase::RollingBack { target: Target::Config, before: Before::Absent, outcome: outcome.clone() },
+            Phase::Rebooting { boot_id: "b".into(), attempts: 1 },
+            Phase::Reporting { outcome },
+        ]
+    }
+
+    #[test]
+    fn every_phase_survives_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::in_folder(folder.path());
+        assert!(matches!(journal.load().unwrap(), Found::Nothing));
+        for phase in phases() {
+            for durability in [Durability::Process, Durability::PowerCut] {
+                journal.save(&entry(phase.clone()), durability).unwrap();
+                let Found::Entry(found) = journal.load().unwrap() else { panic!("{phase:?}") };
+                assert_eq!(found, entry(phase.clone()));
+            }
+        }
+        journal.clear().unwrap();
+        journal.clear().unwrap();
+        assert!(matches!(journal.load().unwrap(), Found::Nothing));
+    }
+
+    #[test]
+    fn a_torn_or_foreign_journal_is_set_aside_and_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::in_folder(folder.path());
+        journal.save(&entry(phases().remove(2)), Durability::PowerCut).unwrap();
+        let whole = std::fs::read(folder.path().join("journal.json")).unwrap();
+        let torn = (0..whole.len()).map(|length| whole[..length].to_vec());
+        let foreign = [
+            br#"{"format":2,"execution":{"job_id":"x"}}"#.to_vec(),
+            br#"{"format":1,"attempts":0,"phase":"melting"}"#.to_vec(),
+            vec![0; 4096],
+            vec![b' '; MAX_BYTES as usize + 1],
+            b"[]".to_vec(),
+        ];
+        for bytes in torn.chain(foreign) {
+            std::fs::write(folder.path().join("journal.json"), &bytes).unwrap();
+            let Found::SetAside { moved_to, why } = journal.load().unwrap() else { panic!("{bytes:?}") };
+            assert_eq!(std::fs::read(&moved_to).unwrap(), bytes);
+            assert!(!why.is_empty());
+            assert!(matches!(journal.load().unwrap(), Found::Nothing));
+        }
+    }
+}

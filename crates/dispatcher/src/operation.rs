@@ -1,0 +1,325 @@
+//! The door at which a document is understood, or rejected with a precise reason. Nothing behind it sees JSON
+//! of the job document again.
+
+use std::time::Duration;
+
+use downloader::{Artifact, Digest, SourceUrl};
+use serde_json::{Map, Value};
+
+/// A reboot may be ordered at most a day ahead: what is further away belongs into a scheduled job.
+const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_VERSION_CHARACTERS: usize = 128;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    UpdateFirmware(UpdateFirmware),
+    UpdateConfig(UpdateConfig),
+    Reboot(Reboot),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateFirmware {
+    pub version: String,
+    pub artifact: Artifact,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateConfig {
+    pub config: Map<String, Value>,
+    pub mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// JSON Merge Patch, RFC 7396.
+    Merge,
+    Replace,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reboot {
+    pub delay: Duration,
+}
+
+/// What of a document depends on the device's configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules {
+    /// Plain `http` to hosts other than this one.
+    pub allow_http: bool,
+}
+
+/// An operation, and what was ignored on the way to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    pub operation: Operation,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    #[error("unknown operation {0:?}: this agent knows update-firmware, update-config and reboot")]
+    UnknownOperation(String),
+    #[error("{member}: found {found}, expected {expected}")]
+    Invalid { member: &'static str, found: String, expected: &'static str },
+}
+
+impl DocumentError {
+    /// The reason code, as `docs/reasons.md` lists it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownOperation(_) => "unknown-operation",
+            Self::Invalid { .. } => "invalid-document",
+        }
+    }
+}
+
+impl Operation {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::UpdateFirmware(_) => "update-firmware",
+            Self::UpdateConfig(_) => "update-config",
+            Self::Reboot(_) => "reboot",
+        }
+    }
+
+    pub fn parse(document: &Value, rules: &Rules) -> Result<Parsed, DocumentError> {
+        let mut members = Members::of(document)?;
+        let name = members.required("operation", "a string", |v| v.as_str().map(str::to_owned))?;
+        let operation = match name.as_str() {
+            "update-firmware" => Self::UpdateFirmware(update_firmware(&mut members, rules)?),
+            "update-config" => Self::UpdateConfig(update_config(&mut members)?),
+            "reboot" => Self::Reboot(reboot(&mut members)?),
+            _ => return Err(DocumentError::UnknownOperation(shorten(&name))),
+        };
+        Ok(Parsed { operation, warnings: members.unknown() })
+    }
+}
+
+fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmware, DocumentError> {
+    let url = members.required("url", "a string with an https URL", as_string)?;
+    let version = members.required("version", VERSION, |v| {
+        as_string(v).filter(|s| {
+            !s.is_empty() && s.chars().count() <= MAX_VERSION_CHARACTERS && !s.chars().any(char::is_control)
+        })
+    })?;
+    let checksum = members.required("checksum", "a string like \"sha256:<64 hex digits>\"", as_string)?;
+    let size =
+        members.optional("size", "a number of bytes above zero", |v| v.as_u64().filter(|size| *size > 0))?;
+    let url = SourceUrl::parse(&url, rules.allow_http).map_err(|error| DocumentError::Invalid {
+        member: "url",
+        found: error.to_string(),
+        expected: "an https URL (http only to this host, or where [download] allow_http is set)",
+    })?;
+    let digest: Digest =
+        checksum.parse().map_err(|error: downloader::DigestError| DocumentError::Invalid {
+            member: "checksum",
+            found: error.to_string(),
+            expected: "\"sha256:\" and 64 hex digits",
+        })?;
+    Ok(UpdateFirmware { version, artifact: Artifact { url, digest, size } })
+}
+
+const VERSION: &str = "a string of 1 to 128 characters without control characters";
+
+fn update_config(members: &mut Members) -> Result<UpdateConfig, DocumentError> {
+    let config = members.required("config", "an object", |v| v.as_object().cloned())?;
+    let mode = members.optional("mode", "\"merge\" or \"replace\"", |v| match v.as_str()? {
+        "merge" => Some(Mode::Merge),
+        "replace" => Some(Mode::Replace),
+        _ => None,
+    })?;
+    Ok(UpdateConfig { config, mode: mode.unwrap_or(Mode::Merge) })
+}
+
+fn reboot(members: &mut Members) -> Result<Reboot, DocumentError> {
+    let delay = members.optional("delay", "whole seconds from 0 to 86400", |v| {
+        v.as_u64().map(Duration::from_secs).filter(|delay| *delay <= MAX_DELAY)
+    })?;
+    Ok(Reboot { delay: delay.unwrap_or_default() })
+}
+
+fn as_string(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// Takes members out of a document one by one; what is left over was not understood.
+struct Members(Map<String, Value>);
+
+impl Members {
+    fn of(document: &Value) -> Result<Self, DocumentError> {
+        document.as_object().cloned().map(Self).ok_or_else(|| DocumentError::Invalid {
+            member: "the document",
+            found: kind(document),
+            expected: "a JSON object",
+        })
+    }
+
+    fn optional<T>(
+        &mut self,
+        member: &'static str,
+        expected: &'static str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, DocumentError> {
+        let Some(value) = self.0.remove(member) else { return Ok(None) };
+        match read(&value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(DocumentError::Invalid { member, found: kind(&value), expected }),
+        }
+    }
+
+    fn required<T>(
+        &mut self,
+        member: &'static str,
+        expected: &'static str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T, DocumentError> {
+        self.optional(member, expected, read)?.ok_or(DocumentError::Invalid {
+            member,
+            found: "nothing".to_owned(),
+            expected,
+        })
+    }
+
+    fn unknown(self) -> Vec<String> {
+        self.0.keys().map(|name| format!("member {:?} is not known, and ignored", shorten(name))).collect()
+    }
+}
+
+/// Names what was found without quoting a whole document. Strings are named by their kind alone where they
+/// could be long or secret (a presigned URL).
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(b) => format!("the boolean {b}"),
+        Value::Number(n) => format!("the number {n}"),
+        Value::String(s) if s.is_empty() => "an empty string".to_owned(),
+        Value::String(s) if s.len() <= 32 && !s.contains('?') => format!("the string {s:?}"),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    const MAX: usize = 64;
+    if text.chars().count() <= MAX {
+        return text.to_owned();
+    }
+    text.chars().take(MAX).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(document: Value) -> Result<Parsed, DocumentError> {
+        Operation::parse(&document, &Rules::default())
+    }
+
+    fn firmware() -> Value {
+        json!({
+            "operation": "update-firmware",
+            "url": "https://bucket.s3.us-east-1.amazonaws.com/fw.bin?X-Amz-Signature=secret",
+            "version": "2.0",
+            "checksum": format!("sha256:{}", "ab".repeat(32)),
+        })
+    }
+
+    fn with(mut document: Value, member: &str, value: Value) -> Value {
+        document[member] = value;
+        document
+    }
+
+    #[test]
+    fn the_three_operations_are_understood() {
+        let Operation::UpdateFirmware(update) = parse(firmware()).unwrap().operation else { panic!() };
+        assert_eq!((update.version.as_str(), update.artifact.size), ("2.0", None));
+        let Operation::UpdateFirmware(update) = parse(with(firmware(), "size", json!(7))).unwrap().operation
+        else {
+            panic!()
+        };
+        assert_eq!(update.artifact.size, Some(7));
+        let config = json!({"operation": "update-config", "config": {"a": 1}});
+        let Operation::UpdateConfig(update) = parse(config.clone()).unwrap().operation else { panic!() };
+        assert_eq!(update.mode, Mode::Merge);
+        let replace = parse(with(config, "mode", json!("replace"))).unwrap().operation;
+        assert!(matches!(replace, Operation::UpdateConfig(UpdateConfig { mode: Mode::Replace, .. })));
+        let now = parse(json!({"operation": "reboot"})).unwrap().operation;
+        assert_eq!(now, Operation::Reboot(Reboot { delay: Duration::ZERO }));
+        let day = parse(json!({"operation": "reboot", "delay": 86400})).unwrap().operation;
+        assert_eq!(day, Operation::Reboot(Reboot { delay: MAX_DELAY }));
+    }
+
+    #[test]
+    fn an_upper_case_digest_is_accepted() {
+        let checksum = json!(format!("sha256:{}", "AB".repeat(32)));
+        assert!(parse(with(firmware(), "checksum", checksum)).is_ok());
+    }
+
+    #[test]
+    fn unknown_members_are_warned_of_and_ignored() {
+        let parsed = parse(json!({"operation": "reboot", "why": 1})).unwrap();
+        assert_eq!(parsed.warnings, ["member \"why\" is not known, and ignored"]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_rejected_by_name() {
+        let cases = [
+            (json!([]), "the document"),
+            (json!("reboot"), "the document"),
+            (json!(null), "the document"),
+            (json!({}), "operation"),
+            (json!({"operation": 1}), "operation"),
+            (json!({"operation": "update-firmware"}), "url"),
+            (with(firmware(), "url", json!(7)), "url"),
+            (with(firmware(), "url", json!("http://example.com/fw")), "url"),
+            (with(firmware(), "url", json!("file:///etc/passwd")), "url"),
+            (with(firmware(), "url", json!("fw.bin")), "url"),
+            (with(firmware(), "version", json!(2.0)), "version"),
+            (with(firmware(), "version", json!("")), "version"),
+            (with(firmware(), "version", json!("2\n0")), "version"),
+            (with(firmware(), "checksum", json!("md5:00")), "checksum"),
+            (with(firmware(), "checksum", json!("sha256:00")), "checksum"),
+            (with(firmware(), "checksum", json!(format!("sha256:{}", "zz".repeat(32)))), "checksum"),
+            (with(firmware(), "checksum", json!("ab".repeat(32))), "checksum"),
+            (with(firmware(), "size", json!("7")), "size"),
+            (with(firmware(), "size", json!(-7)), "size"),
+            (with(firmware(), "size", json!(0)), "size"),
+            (json!({"operation": "update-config"}), "config"),
+            (json!({"operation": "update-config", "config": [1]}), "config"),
+            (json!({"operation": "update-config", "config": {}, "mode": "patch"}), "mode"),
+            (json!({"operation": "reboot", "delay": "60"}), "delay"),
+            (json!({"operation": "reboot", "delay": 1.5}), "delay"),
+            (json!({"operation": "reboot", "delay": -1}), "delay"),
+            (json!({"operation": "reboot", "delay": 86401}), "delay"),
+        ];
+        for (document, expected) in cases {
+            match parse(document.clone()) {
+                Err(DocumentError::Invalid { member, .. }) => assert_eq!(member, expected, "{document}"),
+                other => panic!("{document}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_operation_is_named() {
+        let error = parse(json!({"operation": "format-disk"})).unwrap_err();
+        assert_eq!(error.reason(), "unknown-operation");
+        assert!(error.to_string().contains("format-disk"));
+        let long = parse(json!({"operation": "x".repeat(10_000)})).unwrap_err();
+        assert!(long.to_string().chars().count() < 200);
+    }
+
+    #[test]
+    fn no_error_shows_a_presigned_query() {
+        for url in ["https://user:pw@host/fw?X-Amz-Signature=secret", "http://host/fw?X-Amz-Signature=secret"]
+        {
+            let error = parse(with(firmware(), "url", json!(url))).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        }
+        let parsed = parse(firmware()).unwrap();
+        assert!(!format!("{parsed:?}").contains("secret"), "{parsed:?}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Small files that must be whole after a power cut.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// How much must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of this process. Costs no sync: the kernel has the bytes.
+    Process,
+    /// A power cut. The file and its folder are synced before this returns.
+    PowerCut,
+}
+
+/// Writes beside `path`, then renames over it: a reader, or the next start, sees the old bytes or the new ones.
+pub fn write_atomically(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    let beside = beside(path, "new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    if durability == Durability::PowerCut {
+        file.sync_all()?;
+    }
+    std::fs::rename(&beside, path)?;
+    if durability == Durability::PowerCut {
+        sync_folder_of(path)?;
+    }
+    Ok(())
+}
+
+/// A rename or a removal is on disk only when its folder is.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// `/a/firmware.bin` and `previous` give `/a/firmware.bin.previous`: same folder, so that a rename is atomic.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removing what is not there is not an error.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
