@@ -15,12 +15,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(min: Duration, max: Duration, seed: u64) -> Self {
-        Self {
-            min,
-            max: max.max(min),
-            ceiling: min,
-            jitter: fastrand::Rng::with_seed(seed),
-        }
+        Self { min, max: max.max(min), ceiling: min, jitter: fastrand::Rng::with_seed(seed) }
     }
 
     pub(crate) fn next(&mut self) -> Duration {
@@ -60,9 +55,8 @@ mod tests {
 
     #[test]
     fn waits_fill_the_whole_span() {
-        let waits: Vec<_> = (0..1000)
-            .map(|seed| Backoff::new(s(1), s(32), seed).next().as_secs_f64())
-            .collect();
+        let waits: Vec<_> =
+            (0..1000).map(|seed| Backoff::new(s(1), s(32), seed).next().as_secs_f64()).collect();
         let mean = waits.iter().sum::<f64>() / 1000.0;
         assert!((1.45..1.55).contains(&mean), "mean of U(1,2) is {mean}");
         assert!(waits.iter().any(|w| *w < 1.05) && waits.iter().any(|w| *w > 1.95));
@@ -70,11 +64,9 @@ mod tests {
 
     #[test]
     fn odd_settings_are_harmless() {
-        for (min, max, expected) in [
-            (s(5), s(1), s(5)),
-            (s(0), s(0), s(0)),
-            (Duration::MAX, Duration::MAX, Duration::MAX),
-        ] {
+        for (min, max, expected) in
+            [(s(5), s(1), s(5)), (s(0), s(0), s(0)), (Duration::MAX, Duration::MAX, Duration::MAX)]
+        {
             assert_eq!(Backoff::new(min, max, 0).next(), expected);
         }
     }

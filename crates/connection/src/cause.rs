@@ -79,9 +79,7 @@ impl std::fmt::Display for Step {
 impl DisconnectCause {
     /// Sorts out what rustls hides in an `io::Error`.
     pub(crate) fn from_io(error: io::Error) -> Self {
-        let hidden = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let hidden = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match hidden.cloned() {
             Some(tls) => Self::from_tls(tls),
             None if is_close(error.kind()) => Self::Closed,
@@ -97,10 +95,7 @@ impl DisconnectCause {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. },
-            ) => Self::Clock {
-                error,
-                now: utc(SystemTime::now()),
-            },
+            ) => Self::Clock { error, now: utc(SystemTime::now()) },
             rustls::Error::AlertReceived(
                 Alert::BadCertificate
                 | Alert::UnsupportedCertificate
@@ -120,10 +115,9 @@ impl DisconnectCause {
         match error {
             mqttbytes::Error::Io(error) => Self::from_io(error),
             // AWS is said to have used 7, which MQTT 3.1.1 does not know.
-            mqttbytes::Error::InvalidConnectReturnCode(code) => Self::Refused {
-                code,
-                client_id: String::new(),
-            },
+            mqttbytes::Error::InvalidConnectReturnCode(code) => {
+                Self::Refused { code, client_id: String::new() }
+            }
             other => Self::Protocol(other.to_string()),
         }
     }
@@ -139,10 +133,7 @@ impl DisconnectCause {
     }
 
     pub(crate) fn from_connack(code: ConnectReturnCode, client_id: &str) -> Self {
-        Self::Refused {
-            code: code as u8,
-            client_id: client_id.to_owned(),
-        }
+        Self::Refused { code: code as u8, client_id: client_id.to_owned() }
     }
 }
 
@@ -159,9 +150,7 @@ fn is_close(kind: io::ErrorKind) -> bool {
 fn advice(code: u8, client_id: &str) -> String {
     match code {
         1 => "the server does not speak MQTT 3.1.1".to_owned(),
-        2 => format!(
-            "the client id {client_id:?} is not accepted (1 to 128 bytes, not beginning with $)"
-        ),
+        2 => format!("the client id {client_id:?} is not accepted (1 to 128 bytes, not beginning with $)"),
         3 => "the service is not available".to_owned(),
         _ => format!(
             "not authorised. Is the certificate ACTIVE, has it a policy, and does that allow iot:Connect on \
@@ -172,30 +161,18 @@ fn advice(code: u8, client_id: &str) -> String {
 
 /// `2026-01-31T12:00:00Z`: all of calendar arithmetic that this crate needs.
 fn utc(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Howard Hinnant's civil_from_days: years begin in March, eras have 400 years.
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]

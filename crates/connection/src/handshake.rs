@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{
-    Codec, Connect, ConnectReturnCode, Packet, Subscribe, SubscribeFilter, SubscribeReasonCode,
-};
+use rumqttc::{Codec, Connect, ConnectReturnCode, Packet, Subscribe, SubscribeFilter, SubscribeReasonCode};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -28,10 +26,7 @@ pub(crate) async fn connect(settings: &Settings) -> Result<Session, DisconnectCa
     let mut step = Step::Resolving;
     match timeout(settings.connect_timeout, establish(settings, &mut step)).await {
         Ok(result) => result.map_err(|cause| cause.while_at(step, &settings.client_id)),
-        Err(_) => Err(DisconnectCause::ConnectTimeout {
-            step,
-            after: settings.connect_timeout,
-        }),
+        Err(_) => Err(DisconnectCause::ConnectTimeout { step, after: settings.connect_timeout }),
     }
 }
 
@@ -41,10 +36,7 @@ async fn establish(settings: &Settings, step: &mut Step) -> Result<Session, Disc
         .map_err(|_| DisconnectCause::InvalidEndpoint(host.to_owned()))?;
     let addresses: Vec<_> = lookup_host((host, settings.port))
         .await
-        .map_err(|source| DisconnectCause::Resolve {
-            host: host.to_owned(),
-            source,
-        })?
+        .map_err(|source| DisconnectCause::Resolve { host: host.to_owned(), source })?
         .collect();
 
     *step = Step::Connecting;
@@ -57,20 +49,13 @@ async fn establish(settings: &Settings, step: &mut Step) -> Result<Session, Disc
         .connect(server_name, tcp)
         .await
         .map_err(DisconnectCause::from_io)?;
-    let codec = Codec {
-        max_incoming_size: MAX_PACKET,
-        max_outgoing_size: MAX_PACKET,
-    };
+    let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
     let mut session = Framed::new(tls, codec);
 
     *step = Step::Connack;
     introduce(&mut session, settings).await?;
     *step = Step::Suback;
-    for (filters, id) in settings
-        .subscriptions
-        .chunks(FILTERS_PER_SUBSCRIBE)
-        .zip(1..)
-    {
+    for (filters, id) in settings.subscriptions.chunks(FILTERS_PER_SUBSCRIBE).zip(1..) {
         subscribe(&mut session, filters, id).await?;
     }
     Ok(session)
@@ -80,18 +65,13 @@ async fn establish(settings: &Settings, step: &mut Step) -> Result<Session, Disc
 /// that only pretends to have it) must not eat what the others need.
 async fn reach(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, DisconnectCause> {
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-    let mut outcome = Err(DisconnectCause::Broken(
-        std::io::ErrorKind::AddrNotAvailable.into(),
-    ));
+    let mut outcome = Err(DisconnectCause::Broken(std::io::ErrorKind::AddrNotAvailable.into()));
     for address in addresses {
         let attempt = timeout(limit / count, TcpStream::connect(address)).await;
         match attempt.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(tcp) => return Ok(tcp),
             Err(source) => {
-                outcome = Err(DisconnectCause::Unreachable {
-                    address: address.to_string(),
-                    source,
-                });
+                outcome = Err(DisconnectCause::Unreachable { address: address.to_string(), source });
             }
         }
     }
@@ -110,15 +90,10 @@ async fn introduce(session: &mut Session, settings: &Settings) -> Result<(), Dis
     }
 }
 
-async fn subscribe(
-    session: &mut Session,
-    filters: &[String],
-    id: u16,
-) -> Result<(), DisconnectCause> {
-    let mut packet = Subscribe::new_many(filters.iter().map(|filter| SubscribeFilter {
-        path: filter.clone(),
-        qos: QoS::AtMostOnce,
-    }));
+async fn subscribe(session: &mut Session, filters: &[String], id: u16) -> Result<(), DisconnectCause> {
+    let mut packet = Subscribe::new_many(
+        filters.iter().map(|filter| SubscribeFilter { path: filter.clone(), qos: QoS::AtMostOnce }),
+    );
     packet.pkid = id;
     send(session, Packet::Subscribe(packet)).await?;
     let ack = loop {
@@ -137,21 +112,12 @@ async fn subscribe(
             filters.len()
         )));
     }
-    match filters
-        .iter()
-        .zip(&ack.return_codes)
-        .find(|(_, code)| **code == SubscribeReasonCode::Failure)
-    {
-        Some((filter, _)) => Err(DisconnectCause::SubscriptionRefused {
-            filter: filter.clone(),
-        }),
+    match filters.iter().zip(&ack.return_codes).find(|(_, code)| **code == SubscribeReasonCode::Failure) {
+        Some((filter, _)) => Err(DisconnectCause::SubscriptionRefused { filter: filter.clone() }),
         None => Ok(()),
     }
 }
 
 pub(crate) fn unexpected(packet: &Packet, expected: &str) -> DisconnectCause {
-    DisconnectCause::Protocol(format!(
-        "expected {expected}, found {:?}",
-        packet.packet_type()
-    ))
+    DisconnectCause::Protocol(format!("expected {expected}, found {:?}", packet.packet_type()))
 }

@@ -104,12 +104,7 @@ impl Connection {
         let connected = Arc::new(AtomicBool::new(false));
         let link = link::Link::new(settings, events_in, outgoing_out, Arc::clone(&connected));
         let task = tokio::spawn(link.run());
-        Self {
-            events,
-            outgoing,
-            connected,
-            task,
-        }
+        Self { events, outgoing, connected, task }
     }
 
     /// The next thing that happened. Cancel-safe. While nobody asks, the link reads no further: memory stays bounded.
@@ -122,16 +117,10 @@ impl Connection {
     }
 
     /// Hands a message to the link, QoS 0; never blocks. `Ok` means accepted, not delivered: only an answer proves that.
-    pub fn publish(
-        &self,
-        topic: impl Into<String>,
-        payload: impl Into<Bytes>,
-    ) -> Result<(), Error> {
+    pub fn publish(&self, topic: impl Into<String>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (topic, payload) = (topic.into(), payload.into());
         if payload.len() > MAX_PAYLOAD {
-            return Err(Error::PayloadTooLarge {
-                found: payload.len(),
-            });
+            return Err(Error::PayloadTooLarge { found: payload.len() });
         }
         if topic.is_empty() || topic.len() > MAX_TOPIC {
             return Err(Error::TopicLength { found: topic.len() });
@@ -142,12 +131,10 @@ impl Connection {
         if !self.connected.load(Ordering::Acquire) {
             return Err(Error::NotConnected);
         }
-        self.outgoing
-            .try_send(Outgoing { topic, payload })
-            .map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => Error::Busy,
-                mpsc::error::TrySendError::Closed(_) => Error::NotConnected,
-            })
+        self.outgoing.try_send(Outgoing { topic, payload }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::NotConnected,
+        })
     }
 
     /// What was accepted is sent, then DISCONNECT; at most 2 s.

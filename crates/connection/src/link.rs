@@ -37,31 +37,15 @@ impl Link {
         outgoing: mpsc::Receiver<Outgoing>,
         connected: Arc<AtomicBool>,
     ) -> Self {
-        let backoff = Backoff::new(
-            settings.reconnect_min,
-            settings.reconnect_max,
-            settings.seed,
-        );
-        Self {
-            settings,
-            events,
-            outgoing,
-            connected,
-            backoff,
-            short_lives: 0,
-        }
+        let backoff = Backoff::new(settings.reconnect_min, settings.reconnect_max, settings.seed);
+        Self { settings, events, outgoing, connected, backoff, short_lives: 0 }
     }
 
     pub(crate) async fn run(mut self) {
         while let Ok(cause) = self.live_once().await {
             let retry_in = self.backoff.next();
             debug!(%cause, ?retry_in, "no link");
-            if self
-                .events
-                .send(Event::Disconnected { cause, retry_in })
-                .await
-                .is_err()
-            {
+            if self.events.send(Event::Disconnected { cause, retry_in }).await.is_err() {
                 return;
             }
             tokio::select! {
@@ -100,10 +84,7 @@ impl Link {
 
     async fn serve(&mut self, session: &mut Session) -> Result<DisconnectCause, Stopped> {
         let mut pulse = Pulse::new(self.settings.keep_alive, Instant::now());
-        self.events
-            .send(Event::Connected)
-            .await
-            .map_err(|_| Stopped)?;
+        self.events.send(Event::Connected).await.map_err(|_| Stopped)?;
         loop {
             let (due, beat) = pulse.next();
             let packet = tokio::select! {
@@ -140,35 +121,23 @@ impl Link {
     }
 
     /// Tells the listener about a packet; what is to be answered, if anything.
-    async fn take_in(
-        &self,
-        packet: Packet,
-    ) -> Result<Result<Option<Packet>, DisconnectCause>, Stopped> {
+    async fn take_in(&self, packet: Packet) -> Result<Result<Option<Packet>, DisconnectCause>, Stopped> {
         let publish = match packet {
             Packet::Publish(publish) => publish,
             Packet::PingResp => return Ok(Ok(None)),
             other => return Ok(Err(unexpected(&other, "PUBLISH or PINGRESP"))),
         };
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else {
-            return Ok(Err(DisconnectCause::Protocol(
-                "a topic is not UTF-8".into(),
-            )));
+            return Ok(Err(DisconnectCause::Protocol("a topic is not UTF-8".into())));
         };
         let payload = publish.payload;
-        self.events
-            .send(Event::Message { topic, payload })
-            .await
-            .map_err(|_| Stopped)?;
+        self.events.send(Event::Message { topic, payload }).await.map_err(|_| Stopped)?;
         // Nothing is subscribed to with QoS 1, but a message sent straight to this client may have it.
-        Ok(Ok(
-            (publish.qos == QoS::AtLeastOnce).then(|| Packet::PubAck(PubAck::new(publish.pkid)))
-        ))
+        Ok(Ok((publish.qos == QoS::AtLeastOnce).then(|| Packet::PubAck(PubAck::new(publish.pkid)))))
     }
 
     fn silent(&self) -> DisconnectCause {
-        DisconnectCause::Silent {
-            after: self.settings.keep_alive * 3 / 2,
-        }
+        DisconnectCause::Silent { after: self.settings.keep_alive * 3 / 2 }
     }
 
     /// A link that lived is forgiven everything; one that was closed at once, again and again, has a rival.
@@ -207,10 +176,7 @@ impl Outgoing {
 }
 
 pub(crate) async fn send(session: &mut Session, packet: Packet) -> Result<(), DisconnectCause> {
-    session
-        .send(packet)
-        .await
-        .map_err(DisconnectCause::from_codec)
+    session.send(packet).await.map_err(DisconnectCause::from_codec)
 }
 
 /// Cancel-safe: what has come in of a packet stays in the session.

@@ -24,12 +24,7 @@ pub(crate) enum Beat {
 
 impl Pulse {
     pub(crate) fn new(keep_alive: Duration, now: Instant) -> Self {
-        Self {
-            keep_alive,
-            sent: now,
-            heard: now,
-            pinged: false,
-        }
+        Self { keep_alive, sent: now, heard: now, pinged: false }
     }
 
     pub(crate) fn heard(&mut self, now: Instant) {

@@ -35,10 +35,7 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
     #[error("expected PEM with {expected}, found {found}")]
-    Unexpected {
-        expected: &'static str,
-        found: String,
-    },
+    Unexpected { expected: &'static str, found: String },
     #[error("not well-formed PEM: {0}")]
     Malformed(String),
     #[error(
@@ -47,9 +44,7 @@ pub enum Problem {
     Encrypted,
     #[error("mode {mode:04o} lets others at the private key, expected 0600: `chmod 600 {}`", file.display())]
     OthersMayRead { mode: u32, file: PathBuf },
-    #[error(
-        "expected an EC P-256, EC P-384 or RSA (2048 to 8192 bits) private key, found another kind"
-    )]
+    #[error("expected an EC P-256, EC P-384 or RSA (2048 to 8192 bits) private key, found another kind")]
     UnsupportedKey,
     #[error("the private key does not belong to the certificate in {}", .certificate.display())]
     KeyMismatch { certificate: PathBuf },
@@ -60,8 +55,7 @@ pub enum Problem {
 }
 
 const CERTIFICATE: &str = "a certificate (-----BEGIN CERTIFICATE-----)";
-const PRIVATE_KEY: &str =
-    "a private key (-----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY)";
+const PRIVATE_KEY: &str = "a private key (-----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY)";
 
 /// TLS 1.2 and 1.3, the device's certificate, and the given root alone. The system's store is not looked at.
 pub fn client_config(identity: &IdentityFiles) -> Result<Arc<ClientConfig>, TlsError> {
@@ -91,9 +85,8 @@ fn roots(file: &Path) -> Result<RootCertStore, Problem> {
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let pem = fs::read(file)?;
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| malformed(&error))?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| malformed(&error))?;
     if found.is_empty() {
         return Err(unexpected(CERTIFICATE, &pem));
     }
@@ -113,9 +106,7 @@ fn certified_key(
         _ => true,
     };
     if !fits {
-        return Err(Problem::KeyMismatch {
-            certificate: identity.certificate.clone(),
-        });
+        return Err(Problem::KeyMismatch { certificate: identity.certificate.clone() });
     }
     Ok(CertifiedKey::new(certificates, key))
 }
@@ -131,9 +122,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     opened.read_to_end(&mut pem)?;
     // PKCS#8 says so in its label, the older formats in a header line.
     if labels(&pem).contains(&"ENCRYPTED PRIVATE KEY".to_owned())
-        || pem
-            .windows(22)
-            .any(|line| line == b"Proc-Type: 4,ENCRYPTED")
+        || pem.windows(22).any(|line| line == b"Proc-Type: 4,ENCRYPTED")
     {
         return Err(Problem::Encrypted);
     }
@@ -178,11 +167,7 @@ fn unexpected(expected: &'static str, content: &[u8]) -> Problem {
 fn labels(pem: &[u8]) -> Vec<String> {
     pem.split(|byte| *byte == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok())
-        .filter_map(|line| {
-            line.trim()
-                .strip_prefix("-----BEGIN ")?
-                .strip_suffix("-----")
-        })
+        .filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
         .filter(|label| label.len() <= 40 && !label.chars().any(char::is_control))
         .take(5)
         .map(str::to_owned)
