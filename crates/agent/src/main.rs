@@ -1,1 +1,17 @@
-fn main() {}
+//! fleethand: the agent that runs a fleet's AWS IoT jobs on Linux devices.
+
+mod agent; // the loop: connection, session, worker. Start reading here
+mod cli; // what can be typed
+mod config; // fleethand.toml, checked once at the start
+mod dry_run; // what a job would do, in words
+mod history; // what was settled, so that nothing is done twice
+mod logging; // for a person, for journald, or as JSON
+mod pace; // how often progress may be reported
+mod report; // an outcome in AWS's terms
+mod worker; // one operation at a time, beside the loop
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

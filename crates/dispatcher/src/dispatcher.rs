@@ -105,7 +105,7 @@ impl From<DeviceError> for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        Self::Outcome(Outcome::failed("storage-error", error.to_string()))
+        Self::Outcome(Outcome::failed(error.reason(), error.to_string()))
     }
 }
 

@@ -63,6 +63,14 @@ pub enum JournalError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
+impl JournalError {
+    /// The reason code, as `docs/reasons.md` lists it.
+    pub fn reason(&self) -> &'static str {
+        let Self::Io { source, .. } = self;
+        if source.kind() == io::ErrorKind::StorageFull { "no-space" } else { "storage-error" }
+    }
+}
+
 /// What was found at the start.
 #[derive(Debug)]
 pub enum Found {

@@ -1,0 +1,420 @@
+//! THE loop. Everything that happens comes in through [`Agent::next`], and is dealt with by one short function:
+//!
+//! ```text
+//! broker ──► connection ──► session ──► offer ──► dispatcher ──► device
+//!                              ▲                      │
+//!                              └── update ◄── outcome ┘
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use connection::{Connection, Event};
+use dispatcher::{
+    AfterStart, Dispatcher, Ended, HostDevice, Journal, OnOffer, Operation, Outcome, Phase, Progress,
+    on_offer,
+};
+use downloader::Downloader;
+use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, StatusUpdate, Withdrawal};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Settings;
+use crate::history::{History, Settled};
+use crate::pace::Pace;
+use crate::report;
+use crate::worker::{Work, Worker};
+
+/// With the 2 s that a command has to end, and the 2 s for a DISCONNECT beside it, a stop stays below 5 s.
+const STOP: Duration = Duration::from_millis(4500);
+
+struct Agent {
+    link: Connection,
+    session: Session,
+    worker: Worker,
+    history: History,
+    pace: Pace,
+    boot_id: String,
+    held: Option<Held>,
+    /// Offered while something else still winds down.
+    offered: Option<JobExecution>,
+    progress: watch::Receiver<Progress>,
+    fresh_document: mpsc::Receiver<oneshot::Sender<Value>>,
+    waits_for_document: Option<oneshot::Sender<Value>>,
+}
+
+/// The execution that is ours at the moment.
+struct Held {
+    key: ExecutionKey,
+    /// Absent for what a restart finishes from the journal alone.
+    operation: Option<Operation>,
+    /// How it ended, once it has.
+    update: Option<StatusUpdate>,
+}
+
+enum Input {
+    Link(Event),
+    Ended(Ended),
+    Progress,
+    DocumentWanted(oneshot::Sender<Value>),
+    Time,
+}
+
+pub async fn run(
+    settings: &Settings,
+    tls: Arc<rustls::ClientConfig>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut agent = Agent::open(settings, tls).await?;
+    tracing::info!(thing = settings.connection.thing_name, version = env!("CARGO_PKG_VERSION"), "started");
+    agent.take_up_what_a_restart_left().await?;
+    tokio::pin!(stop);
+    loop {
+        agent.act().await;
+        let input = tokio::select! {
+            input = agent.next() => input,
+            () = &mut stop => break,
+        };
+        agent.handle(input).await;
+    }
+    agent.stop().await;
+    Ok(())
+}
+
+impl Agent {
+    async fn open(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> anyhow::Result<Self> {
+        let state_directory = &settings.host.state_directory;
+        let device = HostDevice::new(settings.host.clone());
+        let downloader = Downloader::new(settings.download.clone());
+        let journal = Journal::in_folder(state_directory);
+        let (mut host, warning) = Dispatcher::open(device, downloader, settings.rules(), journal)?;
+        if let Some(warning) = warning {
+            tracing::error!("{warning}");
+        }
+        let boot_id = host.boot_id().await?;
+        let history = History::open(state_directory);
+        let mut session = Session::new(session_settings(settings), fastrand::u64(..));
+        session.restore_settled(
+            history.settled().iter().map(|s| (s.execution.clone(), s.update.clone())).collect(),
+        );
+        let (progress_sender, progress) = watch::channel(Progress::phase("starting"));
+        let (fresh_sender, fresh_document) = mpsc::channel(1);
+        Ok(Self {
+            link: Connection::start(link_settings(settings, tls)),
+            session,
+            worker: Worker::new(host, progress_sender, fresh_sender),
+            history,
+            pace: Pace::new(settings.progress_interval),
+            boot_id,
+            held: None,
+            offered: None,
+            progress,
+            fresh_document,
+            waits_for_document: None,
+        })
+    }
+
+    /// Before there is any connection: what the journal alone decides.
+    async fn take_up_what_a_restart_left(&mut self) -> anyhow::Result<()> {
+        let Some(host) = self.worker.idle() else { return Ok(()) };
+        let next = host.after_start().await?;
+        let key = host.entry().map(|entry| report::key(&entry.execution));
+        match (next, key) {
+            (AfterStart::Clean, _) | (_, None | Some(None)) => host.abandon().await,
+            (AfterStart::AskCloud, Some(Some(key))) => {
+                tracing::info!(job = %key.job_id, "an execution was interrupted, the cloud says whether it goes on");
+            }
+            (AfterStart::Report(outcome), Some(Some(key))) => {
+                host.conclude(outcome.clone());
+                self.held = Some(Held { key, operation: None, update: None });
+                self.report(&outcome);
+            }
+            (what, Some(Some(key))) => {
+                tracing::info!(job = %key.job_id, ?what, "an execution was interrupted and goes on");
+                self.held = Some(Held { key, operation: None, update: None });
+                self.worker.start(Work::Finish(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next thing that happens. Cancel-safe.
+    async fn next(&mut self) -> Input {
+        let due = self.session.deadline().into_iter().chain(self.pace.due(Instant::now())).min();
+        let time = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = self.link.next() => Input::Link(event),
+            ended = self.worker.ended() => Input::Ended(ended),
+            Ok(()) = self.progress.changed() => Input::Progress,
+            Some(answer) = self.fresh_document.recv() => Input::DocumentWanted(answer),
+            () = time => Input::Time,
+        }
+    }
+
+    async fn handle(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Link(Event::Connected) => {
+                tracing::info!("connected");
+                self.session.connected(now);
+            }
+            Input::Link(Event::Disconnected { cause, retry_in }) => {
+                tracing::warn!(%cause, retry_in_s = retry_in.as_secs_f32(), "not connected");
+                self.session.disconnected(now);
+            }
+            Input::Link(Event::Message { topic, payload }) => self.session.message(now, &topic, &payload),
+            Input::Ended(ended) => self.ended(ended).await,
+            Input::Progress => self.pace.changed(),
+            Input::DocumentWanted(answer) => {
+                self.waits_for_document = Some(answer);
+                self.session.refresh(now);
+            }
+            Input::Time => {
+                self.report_progress_if_due(now);
+                self.session.tick(now);
+            }
+        }
+    }
+
+    /// Does what the session asks for, until it asks for nothing more.
+    async fn act(&mut self) {
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Publish { topic, payload } => self.publish(topic, payload),
+                Action::Offer(execution) => self.offered(execution).await,
+                Action::Begun { .. } => self.begun(),
+                Action::Refreshed(execution) => {
+                    if let (Some(answer), Some(document)) =
+                        (self.waits_for_document.take(), execution.document)
+                    {
+                        let _ = answer.send(document);
+                    }
+                }
+                Action::Withdrawn(withdrawal) => self.withdrawn(&withdrawal).await,
+                Action::Settled(settlement) => self.settled(&settlement),
+                Action::Idle => self.nothing_is_pending().await,
+            }
+        }
+    }
+
+    /// What could not be sent is sent again by the session, with the same client token.
+    fn publish(&self, topic: String, payload: Vec<u8>) {
+        tracing::debug!(topic, bytes = payload.len(), "publishing");
+        if let Err(error) = self.link.publish(topic, Bytes::from(payload)) {
+            tracing::debug!(%error, "not published");
+        }
+    }
+
+    async fn offered(&mut self, execution: JobExecution) {
+        let now = Instant::now();
+        let key = execution.key();
+        let Some(host) = self.worker.idle() else {
+            // A restart finishes it already, from the journal: the session only has to know that it is ours.
+            if self.held.as_ref().is_some_and(|held| held.key == key) {
+                self.session.resume(now, &execution);
+            } else {
+                self.offered = Some(execution);
+            }
+            return;
+        };
+        let in_progress = execution.status == Status::InProgress;
+        let rebooted_from = execution.status_details.get(report::BOOT_ID).map(String::as_str);
+        let id = report::id(&key);
+        let decision = on_offer(host.entry(), &id, in_progress, rebooted_from, &self.boot_id);
+        if host.entry().is_some_and(|entry| entry.execution != id) {
+            tracing::warn!(job = %key.job_id, "the interrupted execution is not pending any more, this one is");
+            host.abandon().await;
+        }
+        tracing::info!(job = %key.job_id, execution = key.execution_number, ?decision, "offered");
+        let accepted = host.accept(&id);
+        self.held = Some(Held { key: key.clone(), operation: None, update: None });
+        let outcome = match (decision, accepted) {
+            (OnOffer::Report(outcome), _) => outcome,
+            (_, Err(error)) => {
+                tracing::error!(%error, "no work is taken up without a journal");
+                Outcome::failed(error.reason(), error.to_string())
+            }
+            (decision, Ok(())) => match understand(&execution, host.rules()) {
+                Err(outcome) => outcome,
+                Ok(operation) => {
+                    let starting = report::starting(&operation, &self.boot_id);
+                    self.held = Some(Held { key, operation: Some(operation), update: None });
+                    if decision == OnOffer::Continue {
+                        self.session.resume(now, &execution);
+                        self.begun();
+                    } else {
+                        self.session.begin(now, &execution, starting);
+                        self.pace.sent(now);
+                    }
+                    return;
+                }
+            },
+        };
+        if let Some(host) = self.worker.idle() {
+            host.conclude(outcome.clone());
+        }
+        self.report(&outcome);
+    }
+
+    fn begun(&mut self) {
+        if let Some(operation) = self.held.as_ref().and_then(|held| held.operation.clone()) {
+            tracing::info!(operation = operation.name(), "begun");
+            self.worker.start(Work::Run(operation));
+        }
+    }
+
+    async fn ended(&mut self, ended: Ended) {
+        self.pace.reset();
+        self.waits_for_document = None;
+        match ended {
+            Ended::Outcome(outcome) => {
+                if let Some(other) = self.offered.take() {
+                    self.session.pass(Instant::now(), &other.key());
+                }
+                self.report(&outcome);
+            }
+            Ended::Halted(_) | Ended::Rebooting => {
+                self.held = None;
+                if let Some(offered) = self.offered.take() {
+                    self.offered(offered).await;
+                }
+            }
+        }
+    }
+
+    /// The outcome is in the journal. From here on it is owed, until the session says that it is settled.
+    fn report(&mut self, outcome: &Outcome) {
+        let Some(held) = &mut self.held else { return };
+        let update = report::terminal(outcome);
+        tracing::info!(
+            job = %held.key.job_id, verdict = ?outcome.verdict, reason = outcome.reason, message = outcome.message,
+            "ended"
+        );
+        held.update = Some(update.clone());
+        self.session.finish(Instant::now(), &held.key, None, update);
+    }
+
+    fn report_progress_if_due(&mut self, now: Instant) {
+        if self.pace.due(now).is_none_or(|due| due > now) {
+            return;
+        }
+        let progress = *self.progress.borrow_and_update();
+        match self.held.as_ref().and_then(|held| held.operation.as_ref()) {
+            Some(operation) => {
+                self.session.progress(now, report::progress(operation, &self.boot_id, &progress));
+                self.pace.sent(now);
+            }
+            None => self.pace.reset(),
+        }
+    }
+
+    async fn withdrawn(&mut self, withdrawal: &Withdrawal) {
+        tracing::warn!(?withdrawal, "the execution was withdrawn");
+        if let Some(halt) = self.worker.halt() {
+            halt.cancel();
+        } else if let Some(host) = self.worker.idle() {
+            self.held = None;
+            host.abandon().await;
+        }
+    }
+
+    fn settled(&mut self, settlement: &Settlement) {
+        match settlement {
+            Settlement::Accepted => tracing::info!("the outcome was accepted"),
+            other => {
+                tracing::warn!(settlement = ?other, "the outcome was not taken, and is not owed any more");
+            }
+        }
+        if let Some(Held { key, update: Some(update), .. }) = self.held.take() {
+            self.history.add(Settled { execution: key, update });
+        }
+        if let Some(host) = self.worker.idle() {
+            host.settled();
+        }
+    }
+
+    /// The cloud has nothing for us: what was interrupted before anything changed was withdrawn meanwhile.
+    async fn nothing_is_pending(&mut self) {
+        tracing::debug!("nothing is pending");
+        let Some(host) = self.worker.idle() else { return };
+        let interrupted = host.entry().is_some_and(|entry| !matches!(entry.phase, Phase::Reporting { .. }));
+        if interrupted && self.held.is_none() {
+            tracing::warn!("the interrupted execution is not pending any more");
+            host.abandon().await;
+        }
+    }
+
+    /// Everything is in the journal; this only shortens what the next start has to do.
+    async fn stop(mut self) {
+        tracing::info!("stopping");
+        if let Some(halt) = self.worker.halt() {
+            halt.stop();
+        }
+        let worker = async {
+            if self.worker.halt().is_some() {
+                self.worker.ended().await;
+            }
+        };
+        let both = async { tokio::join!(worker, self.link.stop()) };
+        if tokio::time::timeout(STOP, both).await.is_err() {
+            tracing::warn!("stopped in the middle of something: the next start goes on");
+        }
+    }
+}
+
+/// A document is understood here, or ends here. Nothing on the device has changed.
+fn understand(execution: &JobExecution, rules: &dispatcher::Rules) -> Result<Operation, Outcome> {
+    let parsed = Operation::parse(execution.document.as_ref().unwrap_or(&Value::Null), rules);
+    let parsed = parsed.map_err(|error| Outcome::from(&error))?;
+    for warning in &parsed.warnings {
+        tracing::warn!(job = %execution.job_id, "{warning}");
+    }
+    Ok(parsed.operation)
+}
+
+pub fn session_settings(settings: &Settings) -> jobs::Settings {
+    jobs::Settings {
+        request_timeout: settings.connection.request_timeout,
+        poll_interval: settings.connection.poll_interval,
+        ..jobs::Settings::new(&settings.connection.thing_name)
+    }
+}
+
+pub fn link_settings(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> connection::Settings {
+    let settings = &settings.connection;
+    connection::Settings {
+        endpoint: settings.endpoint.clone(),
+        port: settings.port,
+        client_id: settings.client_id.clone(),
+        tls,
+        keep_alive: settings.keep_alive,
+        connect_timeout: settings.connect_timeout,
+        reconnect_min: settings.reconnect_min,
+        reconnect_max: settings.reconnect_max,
+        stable_after: settings.stable_after,
+        subscriptions: jobs::subscriptions(&settings.thing_name),
+        seed: fastrand::u64(..),
+    }
+}
+
+/// Only one agent may work with a state directory: two would run the same job beside each other.
+pub fn lock(state_directory: &std::path::Path) -> anyhow::Result<impl Sized + use<>> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_directory)
+        .with_context(|| format!("cannot create the state directory {}", state_directory.display()))?;
+    let path = state_directory.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow::anyhow!("another fleethand uses the state directory {} ({error})", state_directory.display())
+    })
+}

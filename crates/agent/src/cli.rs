@@ -1,0 +1,120 @@
+//! What can be typed, and the exit code that answers it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, ConfigError, Settings};
+use crate::{agent, dry_run, logging};
+
+/// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
+const EXIT_CONFIG: u8 = 78;
+
+/// Runs a fleet's AWS IoT jobs on this device.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Connect, and do what jobs say.
+    Run {
+        #[command(flatten)]
+        config: Config,
+        /// Listen to the real queue and describe what would be done, without touching any execution.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check the configuration and the device's identity, and print the settings as understood.
+    CheckConfig {
+        #[command(flatten)]
+        config: Config,
+    },
+    /// Check a job document and say step by step what would happen on this device. Changes nothing.
+    ///
+    /// Exits with 0 if it would succeed, 1 if it would fail, 2 if this command was used wrongly.
+    DryRun {
+        /// A file with a job document; `-` for standard input.
+        document: PathBuf,
+        #[command(flatten)]
+        config: Config,
+        /// Really fetch and verify the firmware, into a temporary file that is removed.
+        #[arg(long)]
+        download: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Config {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "fleethand: {error:#}");
+            let config = error.downcast_ref::<ConfigError>().is_some();
+            ExitCode::from(if config { EXIT_CONFIG } else { 1 })
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run { config, dry_run } => {
+                let settings = Settings::load(&config.config)?;
+                let tls = settings.tls(&config.config)?;
+                logging::start(settings.log);
+                runtime()?.block_on(run(&settings, tls, dry_run))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::CheckConfig { config } => {
+                let settings = Settings::load(&config.config)?;
+                settings.tls(&config.config)?;
+                write!(std::io::stdout(), "{settings}")?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::DryRun { document, config, download, json } => {
+                let settings = Settings::load(&config.config)?;
+                runtime()?.block_on(dry_run::document(&document, &settings, download, json))
+            }
+        }
+    }
+}
+
+async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool) -> anyhow::Result<()> {
+    // Before anything else: a stop must find its handler.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    if dry_run {
+        return dry_run::listen(settings, tls, stop).await;
+    }
+    let _lock = agent::lock(&settings.host.state_directory)?;
+    agent::run(settings, tls, stop).await
+}
+
+/// One thread: the loop is never busy, and a device has better uses for its memory. Long work on files has a
+/// few threads of its own, for as long as it lasts.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()
+}

@@ -1,0 +1,239 @@
+//! `fleethand.toml`: read, checked and understood once, at the start. Nothing else of the agent sees TOML.
+
+mod show;
+mod table;
+
+use std::path::Path;
+use std::time::Duration;
+
+use connection::tls::IdentityFiles;
+use dispatcher::{CommandSpec, FileTarget, HostSettings, RebootSpec, Rules};
+
+pub use table::ConfigError;
+use table::Table;
+
+/// What the package installs, and what is used where no `--config` is given.
+pub const DEFAULT_FILE: &str = "/etc/fleethand/fleethand.toml";
+/// A configuration beyond this is not one.
+const MAX_BYTES: u64 = 1024 * 1024;
+const DAY: u64 = 24 * 60 * 60;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub connection: Connection,
+    pub host: HostSettings,
+    pub download: downloader::Settings,
+    /// At most one progress report in this time.
+    pub progress_interval: Duration,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub endpoint: String,
+    pub port: u16,
+    pub thing_name: String,
+    pub client_id: String,
+    pub identity: IdentityFiles,
+    pub keep_alive: Duration,
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+    pub reconnect_min: Duration,
+    pub reconnect_max: Duration,
+    pub stable_after: Duration,
+    pub poll_interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: tracing::level_filters::LevelFilter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person on a terminal, plain lines otherwise.
+    Auto,
+    Json,
+}
+
+impl Settings {
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = read(file).map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        let mut top = Table::parse(file, &text)?;
+        let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
+        let connection = connection(top.table("connection")?)?;
+        let host = HostSettings {
+            state_directory,
+            firmware: target(top.optional_table("firmware")?, "command", "command_timeout_seconds")?,
+            config: target(top.optional_table("config")?, "reload_command", "reload_timeout_seconds")?,
+            reboot: reboot(top.table("reboot")?)?,
+        };
+        let download = download(top.table("download")?)?;
+        let mut report = top.table("report")?;
+        let progress_interval = report.seconds("progress_interval_seconds", 1..=DAY)?;
+        report.finish()?;
+        let log = log(top.table("log")?)?;
+        top.finish()?;
+        Ok(Self {
+            connection,
+            host,
+            download,
+            progress_interval: progress_interval.unwrap_or(Duration::from_secs(10)),
+            log,
+        })
+    }
+
+    pub fn rules(&self) -> Rules {
+        Rules { allow_http: self.download.allow_http }
+    }
+
+    /// The device's identity, read and fitted together. An error names the configuration's key, too.
+    pub fn tls(&self, file: &Path) -> Result<std::sync::Arc<rustls::ClientConfig>, ConfigError> {
+        let identity = &self.connection.identity;
+        connection::tls::client_config(identity).map_err(|error| {
+            let key = match &error.file {
+                file if *file == identity.certificate => "[connection] certificate",
+                file if *file == identity.root_ca => "[connection] root_ca",
+                _ => "[connection] private_key",
+            };
+            ConfigError::Unusable { file: file.to_owned(), key: key.to_owned(), problem: error.to_string() }
+        })
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
+    let endpoint = table.required_string("endpoint", "a host name")?;
+    if endpoint.contains(['/', ':', ' ']) {
+        return Err(table.unusable(
+            "endpoint",
+            format!("{endpoint:?} is not a host name alone, without scheme and port"),
+        ));
+    }
+    let thing_name = table.required_string("thing_name", "the thing's name")?;
+    // AWS's rule for thing names. It also keeps `+`, `#` and `/` out of topics.
+    let legal = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
+    if thing_name.len() > 128 || !thing_name.chars().all(legal) {
+        return Err(table.unusable("thing_name", "expected 1 to 128 of the characters a-z A-Z 0-9 : _ -"));
+    }
+    let client_id = table.string("client_id", "a client id")?.unwrap_or_else(|| thing_name.clone());
+    if client_id.len() > 128 || client_id.starts_with('$') {
+        return Err(table.unusable("client_id", "expected 1 to 128 bytes, not beginning with $"));
+    }
+    let settings = Connection {
+        endpoint,
+        port: table.integer("port", 1..=65535)?.map_or(8883, |port| port as u16),
+        thing_name,
+        client_id,
+        identity: IdentityFiles {
+            certificate: table.required_path("certificate")?,
+            private_key: table.required_path("private_key")?,
+            root_ca: table.required_path("root_ca")?,
+        },
+        keep_alive: table.seconds("keep_alive_seconds", 5..=1200)?.unwrap_or(Duration::from_secs(60)),
+        connect_timeout: table
+            .seconds("connect_timeout_seconds", 1..=600)?
+            .unwrap_or(Duration::from_secs(20)),
+        request_timeout: table
+            .seconds("request_timeout_seconds", 1..=600)?
+            .unwrap_or(Duration::from_secs(10)),
+        reconnect_min: table.seconds("reconnect_min_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(1)),
+        reconnect_max: table.seconds("reconnect_max_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(32)),
+        stable_after: table.seconds("stable_after_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(20)),
+        poll_interval: table
+            .seconds("poll_interval_seconds", 10..=7 * DAY)?
+            .unwrap_or(Duration::from_secs(3600)),
+    };
+    if settings.reconnect_max < settings.reconnect_min {
+        return Err(table.unusable("reconnect_max_seconds", "expected at least reconnect_min_seconds"));
+    }
+    table.finish()?;
+    Ok(settings)
+}
+
+/// `[firmware]` and `[config]` differ in the names of their keys alone.
+fn target(
+    table: Option<Table<'_>>,
+    command: &'static str,
+    timeout: &'static str,
+) -> Result<Option<FileTarget>, ConfigError> {
+    let Some(mut table) = table else { return Ok(None) };
+    let file = table.required_path("file")?;
+    if file.file_name().is_none() {
+        return Err(table.unusable("file", format!("{} does not name a file", file.display())));
+    }
+    let words = table.command(command)?;
+    let timeout = table.seconds(timeout, 1..=DAY)?.unwrap_or(Duration::from_secs(300));
+    table.finish()?;
+    Ok(Some(FileTarget {
+        file,
+        command: words.map(|(program, arguments)| CommandSpec { program, arguments, timeout }),
+    }))
+}
+
+fn reboot(mut table: Table<'_>) -> Result<RebootSpec, ConfigError> {
+    let (program, arguments) =
+        table.command("command")?.unwrap_or_else(|| ("systemctl".to_owned(), vec!["reboot".to_owned()]));
+    let timeout = table.seconds("command_timeout_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(60));
+    let boot_id_file = table.path("boot_id_file")?;
+    table.finish()?;
+    Ok(RebootSpec {
+        command: CommandSpec { program, arguments, timeout },
+        boot_id_file: boot_id_file.unwrap_or("/proc/sys/kernel/random/boot_id".into()),
+    })
+}
+
+fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {
+    let defaults = downloader::Limits::default();
+    let limits = downloader::Limits {
+        max_size: table.integer("max_size_bytes", 1..=u64::MAX >> 1)?.unwrap_or(defaults.max_size),
+        min_rate: table.integer("min_rate_bytes_per_second", 0..=1 << 40)?.unwrap_or(defaults.min_rate),
+        deadline: table.seconds("timeout_seconds", 1..=30 * DAY)?.unwrap_or(defaults.deadline),
+        ..defaults
+    };
+    let settings = downloader::Settings {
+        limits,
+        root_ca: table.path("root_ca")?,
+        user_agent: concat!("fleethand/", env!("CARGO_PKG_VERSION")).to_owned(),
+        allow_http: table.boolean("allow_http")?.unwrap_or(false),
+    };
+    table.finish()?;
+    Ok(settings)
+}
+
+fn log(mut table: Table<'_>) -> Result<Log, ConfigError> {
+    use tracing::level_filters::LevelFilter;
+    let format = match table.string("format", "\"auto\" or \"json\"")?.as_deref() {
+        None | Some("auto") => LogFormat::Auto,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            return Err(table.unusable("format", format!("found {other:?}, expected \"auto\" or \"json\"")));
+        }
+    };
+    let level = match table.string("level", "a level")?.as_deref() {
+        Some("error") => LevelFilter::ERROR,
+        Some("warn") => LevelFilter::WARN,
+        None | Some("info") => LevelFilter::INFO,
+        Some("debug") => LevelFilter::DEBUG,
+        Some("trace") => LevelFilter::TRACE,
+        Some(other) => {
+            let expected = "expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+            return Err(table.unusable("level", format!("found {other:?}, {expected}")));
+        }
+    };
+    table.finish()?;
+    Ok(Log { format, level })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The settings as understood, in the form of the file that would give them.
+
+use std::fmt::{Display, Formatter, Result};
+use std::path::Path;
+use std::time::Duration;
+
+use dispatcher::{CommandSpec, FileTarget};
+
+use super::{LogFormat, Settings};
+
+impl Display for Settings {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        path(f, "state_directory", &self.host.state_directory)?;
+        let c = &self.connection;
+        writeln!(f, "\n[connection]")?;
+        text(f, "endpoint", &c.endpoint)?;
+        writeln!(f, "port = {}", c.port)?;
+        text(f, "thing_name", &c.thing_name)?;
+        text(f, "client_id", &c.client_id)?;
+        path(f, "certificate", &c.identity.certificate)?;
+        path(f, "private_key", &c.identity.private_key)?;
+        path(f, "root_ca", &c.identity.root_ca)?;
+        for (key, value) in [
+            ("keep_alive_seconds", c.keep_alive),
+            ("connect_timeout_seconds", c.connect_timeout),
+            ("request_timeout_seconds", c.request_timeout),
+            ("reconnect_min_seconds", c.reconnect_min),
+            ("reconnect_max_seconds", c.reconnect_max),
+            ("stable_after_seconds", c.stable_after),
+            ("poll_interval_seconds", c.poll_interval),
+        ] {
+            seconds(f, key, value)?;
+        }
+        target(f, "firmware", &self.host.firmware, "command", "command_timeout_seconds")?;
+        target(f, "config", &self.host.config, "reload_command", "reload_timeout_seconds")?;
+        writeln!(f, "\n[reboot]")?;
+        command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
+        path(f, "boot_id_file", &self.host.reboot.boot_id_file)?;
+        writeln!(f, "\n[download]")?;
+        writeln!(f, "max_size_bytes = {}", self.download.limits.max_size)?;
+        writeln!(f, "min_rate_bytes_per_second = {}", self.download.limits.min_rate)?;
+        seconds(f, "timeout_seconds", self.download.limits.deadline)?;
+        writeln!(f, "allow_http = {}", self.download.allow_http)?;
+        match &self.download.root_ca {
+            Some(root_ca) => path(f, "root_ca", root_ca)?,
+            None => writeln!(f, "# root_ca: the system's")?,
+        }
+        writeln!(f, "\n[report]")?;
+        seconds(f, "progress_interval_seconds", self.progress_interval)?;
+        writeln!(f, "\n[log]")?;
+        text(f, "format", if self.log.format == LogFormat::Json { "json" } else { "auto" })?;
+        text(f, "level", &self.log.level.to_string())
+    }
+}
+
+fn target(
+    f: &mut Formatter<'_>,
+    name: &str,
+    target: &Option<FileTarget>,
+    command_key: &str,
+    timeout_key: &str,
+) -> Result {
+    let Some(target) = target else { return writeln!(f, "\n# [{name}]: not configured") };
+    writeln!(f, "\n[{name}]")?;
+    path(f, "file", &target.file)?;
+    match &target.command {
+        Some(spec) => command(f, command_key, spec, timeout_key),
+        None => writeln!(f, "# {command_key}: none"),
+    }
+}
+
+fn command(f: &mut Formatter<'_>, key: &str, spec: &CommandSpec, timeout_key: &str) -> Result {
+    let words: Vec<_> = std::iter::once(&spec.program).chain(&spec.arguments).collect();
+    writeln!(f, "{key} = {words:?}")?;
+    seconds(f, timeout_key, spec.timeout)
+}
+
+fn seconds(f: &mut Formatter<'_>, key: &str, value: Duration) -> Result {
+    writeln!(f, "{key} = {}", value.as_secs())
+}
+
+fn path(f: &mut Formatter<'_>, key: &str, value: &Path) -> Result {
+    text(f, key, &value.to_string_lossy())
+}
+
+fn text(f: &mut Formatter<'_>, key: &str, value: &str) -> Result {
+    writeln!(f, "{key} = {value:?}")
+}

@@ -1,0 +1,200 @@
+//! Reads keys out of a TOML table one by one, and knows file, line and key when something is wrong.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: cannot be read: {source}", file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    #[error("{}:{line}: not TOML: {message}", file.display())]
+    Syntax { file: PathBuf, line: usize, message: String },
+    #[error("{}:{line}: {key}: found {found}, expected {expected}", file.display())]
+    Value { file: PathBuf, line: usize, key: String, found: String, expected: String },
+    #[error("{}: {key}: not set, expected {expected}", file.display())]
+    Missing { file: PathBuf, key: String, expected: String },
+    #[error("{}: {key}: {problem}", file.display())]
+    Unusable { file: PathBuf, key: String, problem: String },
+}
+
+/// One table of the file, emptied key by key.
+pub(super) struct Table<'t> {
+    file: &'t Path,
+    text: &'t str,
+    /// `None` is the top of the file.
+    name: Option<&'static str>,
+    keys: DeTable<'t>,
+}
+
+type Found<'t> = Spanned<DeValue<'t>>;
+
+impl<'t> Table<'t> {
+    pub(super) fn parse(file: &'t Path, text: &'t str) -> Result<Self, ConfigError> {
+        match DeTable::parse(text) {
+            Ok(keys) => Ok(Self { file, text, name: None, keys: keys.into_inner() }),
+            Err(error) => Err(ConfigError::Syntax {
+                file: file.to_owned(),
+                line: line_at(text, error.span().map_or(0, |span| span.start)),
+                message: error.message().to_owned(),
+            }),
+        }
+    }
+
+    /// The table `[name]`; an empty one when the file does not have it.
+    pub(super) fn table(&mut self, name: &'static str) -> Result<Self, ConfigError> {
+        Ok(self.optional_table(name)?.unwrap_or(Self {
+            file: self.file,
+            text: self.text,
+            name: Some(name),
+            keys: DeTable::new(),
+        }))
+    }
+
+    pub(super) fn optional_table(&mut self, name: &'static str) -> Result<Option<Self>, ConfigError> {
+        let Some((_, value)) = self.keys.remove_entry(name) else { return Ok(None) };
+        let wrong = self.wrong(name, &value, "a table");
+        match value.into_inner() {
+            DeValue::Table(keys) => {
+                Ok(Some(Self { file: self.file, text: self.text, name: Some(name), keys }))
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    pub(super) fn string(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+    ) -> Result<Option<String>, ConfigError> {
+        self.read(key, expected, |value| value.as_str().filter(|s| !s.is_empty()).map(str::to_owned))
+    }
+
+    pub(super) fn required_string(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+    ) -> Result<String, ConfigError> {
+        self.string(key, expected)?.ok_or_else(|| self.missing(key, expected))
+    }
+
+    /// A relative path counts from the configuration file.
+    pub(super) fn path(&mut self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(self.string(key, "a path")?.map(|path| folder.join(path)))
+    }
+
+    pub(super) fn required_path(&mut self, key: &'static str) -> Result<PathBuf, ConfigError> {
+        self.path(key)?.ok_or_else(|| self.missing(key, "a path"))
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
+        self.read(key, "true or false", DeValue::as_bool)
+    }
+
+    pub(super) fn integer(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, ConfigError> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.read(key, &expected, |value| {
+            let number = value.as_integer()?;
+            let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+            Some(number).filter(|number| range.contains(number))
+        })
+    }
+
+    pub(super) fn seconds(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<Duration>, ConfigError> {
+        Ok(self.integer(key, range)?.map(Duration::from_secs))
+    }
+
+    /// An argument list: a program and its arguments, for no shell.
+    pub(super) fn command(
+        &mut self,
+        key: &'static str,
+    ) -> Result<Option<(String, Vec<String>)>, ConfigError> {
+        const EXPECTED: &str = "an array of strings, the program first: [\"/usr/bin/program\", \"argument\"]";
+        let words = self.read(key, EXPECTED, |value| {
+            let words: Option<Vec<String>> =
+                value.as_array()?.iter().map(|word| word.get_ref().as_str().map(str::to_owned)).collect();
+            words.filter(|words| words.first().is_some_and(|program| !program.is_empty()))
+        })?;
+        Ok(words.and_then(|words| {
+            let mut words = words.into_iter();
+            words.next().map(|program| (program, words.collect()))
+        }))
+    }
+
+    /// What is left was not understood, and may be a typing error in something that matters.
+    pub(super) fn finish(self) -> Result<(), ConfigError> {
+        match self.keys.iter().next() {
+            None => Ok(()),
+            Some((key, _)) => Err(ConfigError::Value {
+                file: self.file.to_owned(),
+                line: line_at(self.text, key.span().start),
+                key: self.qualified(key.get_ref()),
+                found: "an unknown key".to_owned(),
+                expected: "a key that packaging/fleethand.toml lists".to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn unusable(&self, key: &str, problem: impl std::fmt::Display) -> ConfigError {
+        ConfigError::Unusable {
+            file: self.file.to_owned(),
+            key: self.qualified(key),
+            problem: problem.to_string(),
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&DeValue<'t>) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some((_, value)) = self.keys.remove_entry(key) else { return Ok(None) };
+        match read(value.get_ref()) {
+            Some(read) => Ok(Some(read)),
+            None => Err(self.wrong(key, &value, expected)),
+        }
+    }
+
+    fn wrong(&self, key: &str, value: &Found<'_>, expected: &str) -> ConfigError {
+        ConfigError::Value {
+            file: self.file.to_owned(),
+            line: line_at(self.text, value.span().start),
+            key: self.qualified(key),
+            // As it is written in the file: no value of this file is a secret, keys are named by path.
+            found: self.text.get(value.span()).unwrap_or_default().chars().take(80).collect(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn missing(&self, key: &str, expected: &str) -> ConfigError {
+        ConfigError::Missing {
+            file: self.file.to_owned(),
+            key: self.qualified(key),
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn qualified(&self, key: &str) -> String {
+        match self.name {
+            Some(name) => format!("[{name}] {key}"),
+            None => key.to_owned(),
+        }
+    }
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}

@@ -1,0 +1,122 @@
+use std::path::PathBuf;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../../packaging/fleethand.toml");
+const MINIMAL: &str = "[connection]\nendpoint = \"e\"\nthing_name = \"t\"\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\nroot_ca = \"r.pem\"\n";
+
+fn load(text: &str) -> Result<Settings, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fleethand.toml");
+    std::fs::write(&file, text).unwrap();
+    Settings::load(&file)
+}
+
+fn message(text: &str) -> String {
+    let error = load(text).unwrap_err().to_string();
+    error.split_once("fleethand.toml").unwrap().1.to_owned()
+}
+
+/// The example is the documentation of every key: what it shows as defaults must be the defaults.
+#[test]
+fn the_example_documents_the_defaults() {
+    let shown = load(EXAMPLE).unwrap().to_string();
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let all = load(&uncommented).unwrap();
+    assert!(all.host.firmware.as_ref().unwrap().command.is_some());
+    assert!(all.host.config.as_ref().unwrap().command.is_some());
+    let mut all = all;
+    all.host.firmware = None;
+    all.host.config = None;
+    all.download.root_ca = None;
+    assert_eq!(all.to_string(), shown);
+}
+
+#[test]
+fn what_is_printed_can_be_read_again() {
+    let text = format!(
+        "{MINIMAL}[firmware]\nfile = \"/f\"\ncommand = [\"/bin/true\", \"a b\"]\n[config]\nfile = \"/c\"\n"
+    );
+    let printed = load(&text).unwrap().to_string();
+    assert_eq!(load(&printed).unwrap().to_string(), printed);
+}
+
+#[test]
+fn relative_paths_count_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fleethand.toml");
+    std::fs::write(&file, format!("state_directory = \"state\"\n{MINIMAL}")).unwrap();
+    let settings = Settings::load(&file).unwrap();
+    assert_eq!(settings.host.state_directory, folder.path().join("state"));
+    assert_eq!(settings.connection.identity.certificate, folder.path().join("c.pem"));
+}
+
+#[test]
+fn the_client_id_is_the_thing_name_unless_set() {
+    assert_eq!(load(MINIMAL).unwrap().connection.client_id, "t");
+    let set = MINIMAL.replace("thing_name", "client_id = \"other\"\nthing_name");
+    assert_eq!(load(&set).unwrap().connection.client_id, "other");
+}
+
+#[test]
+fn an_error_names_line_key_what_was_found_and_what_was_expected() {
+    let with = |extra: &str| format!("{MINIMAL}{extra}");
+    let cases = [
+        ("".to_owned(), ": [connection] endpoint: not set, expected a host name"),
+        ("port = ".to_owned(), ":1: not TOML:"),
+        ("x = 1".to_owned() + "\n" + MINIMAL, ":1: x: found an unknown key"),
+        (with("prot = 8883"), ":7: [connection] prot: found an unknown key"),
+        (
+            with("port = \"8883\""),
+            ":7: [connection] port: found \"8883\", expected a whole number from 1 to 65535",
+        ),
+        (with("port = 0"), ":7: [connection] port: found 0, expected a whole number from 1 to 65535"),
+        (with("port = 8883.5"), ":7: [connection] port: found 8883.5, expected a whole number"),
+        (with("port = -1"), ":7: [connection] port: found -1, expected a whole number"),
+        (with("port = 99999999999999999999"), ":7: [connection] port: found 99999999999999999999"),
+        (with("keep_alive_seconds = 1201"), ":7: [connection] keep_alive_seconds: found 1201, expected"),
+        (with("client_id = \"$x\""), ": [connection] client_id: expected 1 to 128 bytes"),
+        (
+            MINIMAL.replace("\"e\"", "\"https://e\""),
+            ": [connection] endpoint: \"https://e\" is not a host name",
+        ),
+        (MINIMAL.replace("\"t\"", "\"a/b\""), ": [connection] thing_name: expected 1 to 128 of"),
+        (with("[firmware]"), ": [firmware] file: not set, expected a path"),
+        (with("[firmware]\nfile = \"/\""), ": [firmware] file: / does not name a file"),
+        (with("[firmware]\nfile = 7"), ":8: [firmware] file: found 7, expected a path"),
+        (
+            with("[firmware]\nfile = \"/f\"\ncommand = \"reboot now\""),
+            ":9: [firmware] command: found \"reboot now\", expected an array",
+        ),
+        (with("[firmware]\nfile = \"/f\"\ncommand = []"), ":9: [firmware] command: found []"),
+        (
+            with("[firmware]\nfile = \"/f\"\nreload_command = [\"x\"]"),
+            ":9: [firmware] reload_command: found an unknown key",
+        ),
+        (
+            with("[download]\nallow_http = \"yes\""),
+            ":8: [download] allow_http: found \"yes\", expected true or false",
+        ),
+        (with("[log]\nlevel = \"loud\""), ": [log] level: found \"loud\", expected \"error\""),
+        ("connection = 5\n".to_owned(), ":1: connection: found 5, expected a table"),
+        (with("reconnect_min_seconds = 40"), ": [connection] reconnect_max_seconds: expected at least"),
+    ];
+    for (text, expected) in cases {
+        let found = message(&text);
+        assert!(found.starts_with(expected), "{found}\n{expected}\n{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_an_error_of_its_own() {
+    let missing = Settings::load(&PathBuf::from("/no/such/fleethand.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("/no/such/fleethand.toml: cannot be read"), "{missing}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fleethand.toml");
+    std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
+    assert!(Settings::load(&file).unwrap_err().to_string().contains("cannot be read"));
+}

@@ -1,0 +1,87 @@
+//! The last executions that were settled. A late or repeated message that names one of them starts nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dispatcher::{Durability, write_atomically};
+use jobs::{ExecutionKey, StatusUpdate};
+use serde::{Deserialize, Serialize};
+
+/// As many as the session remembers.
+const KEPT: usize = 32;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settled {
+    pub execution: ExecutionKey,
+    pub update: StatusUpdate,
+}
+
+#[derive(Debug)]
+pub struct History {
+    path: PathBuf,
+    settled: Vec<Settled>,
+}
+
+impl History {
+    /// A history that cannot be read is begun anew: it protects against repetition, and nothing depends on it.
+    pub fn open(state_directory: &Path) -> Self {
+        let path = state_directory.join("history.json");
+        let settled = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::warn!(path = %path.display(), %error, "the history cannot be read, and is begun anew");
+                Vec::new()
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the history cannot be read");
+                Vec::new()
+            }
+        };
+        Self { path, settled }
+    }
+
+    pub fn settled(&self) -> &[Settled] {
+        &self.settled
+    }
+
+    pub fn add(&mut self, settled: Settled) {
+        self.settled.retain(|other| other.execution != settled.execution);
+        self.settled.push(settled);
+        let surplus = self.settled.len().saturating_sub(KEPT);
+        self.settled.drain(..surplus);
+        let written = serde_json::to_vec(&self.settled)
+            .map_err(io::Error::from)
+            .and_then(|bytes| write_atomically(&self.path, &bytes, Durability::PowerCut));
+        if let Err(error) = written {
+            tracing::warn!(path = %self.path.display(), %error, "the history cannot be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jobs::{JobId, StatusDetails, UpdateStatus};
+
+    use super::*;
+
+    fn settled(number: u64) -> Settled {
+        let execution =
+            ExecutionKey { job_id: JobId::new("job").unwrap(), execution_number: number, queued_at: 1 };
+        Settled { execution, update: StatusUpdate::new(UpdateStatus::Succeeded, StatusDetails::new()) }
+    }
+
+    #[test]
+    fn the_last_ones_survive_a_restart_and_the_file_does_not_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut history = History::open(folder.path());
+        for number in 0..100 {
+            history.add(settled(number));
+            history.add(settled(number));
+        }
+        let again = History::open(folder.path());
+        let numbers: Vec<_> = again.settled().iter().map(|s| s.execution.execution_number).collect();
+        assert_eq!(numbers, (68..100).collect::<Vec<_>>());
+        std::fs::write(folder.path().join("history.json"), b"{torn").unwrap();
+        assert!(History::open(folder.path()).settled().is_empty());
+    }
+}
