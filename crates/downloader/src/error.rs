@@ -27,6 +27,8 @@ pub enum Error {
     Deadline { limit: Duration, last: Option<String> },
     #[error("the connection failed {attempts} times without progress; the last failure: {last}")]
     Network { attempts: u32, last: String },
+    #[error("the server's certificate is not trusted: {0}")]
+    Untrusted(String),
     #[error("the trusted roots cannot be loaded: {0}")]
     TrustedRoots(String),
     #[error("the transfer was canceled")]
@@ -75,6 +77,7 @@ impl Error {
             | Self::BadResponse(_)
             | Self::TooLarge { .. }
             | Self::SizeMismatch { .. }
+            | Self::Untrusted(_)
             | Self::TrustedRoots(_)
             | Self::Canceled
             | Self::Sink(_) => false,
@@ -93,6 +96,7 @@ impl Error {
             Self::TooSlow { .. } => "download-too-slow",
             Self::Deadline { .. } => "download-timeout",
             Self::Network { .. } => "network-error",
+            Self::Untrusted(_) => "untrusted-server",
             Self::TrustedRoots(_) => "trusted-roots",
             Self::Canceled => "canceled",
             Self::Sink(e) => e.reason(),

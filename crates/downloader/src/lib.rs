@@ -10,10 +10,13 @@ mod digest_of;
 mod error;
 mod fetch;
 mod plan;
+mod rate;
+mod response;
 mod sink;
 mod source_url;
 mod staging;
 mod verify;
+mod writeback;
 
 pub use digest::{Digest, DigestError};
 pub use error::{Error, SinkError, VerifyError};

@@ -1,0 +1,226 @@
+//! The threads behind a staged file. One writes and syncs, window by window; the other trails behind it, reads each
+//! window back and hashes what it read. So one pass over the bytes is both the digest of the transfer and the check
+//! of what was written.
+//!
+//! What it proves: the bytes that the file gives back are the bytes of the digest. The kernel is asked to drop its
+//! clean pages first (`POSIX_FADV_DONTNEED`), so that they normally come from the storage; it may decline (tmpfs has
+//! no storage, another reader may hold the pages), and a drive's own cache is out of reach.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc as std_mpsc,
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Digest, SinkError};
+
+/// Synced and read back in one go. Large, because each sync waits for the storage's journal.
+const WINDOW: u64 = 8 << 20;
+/// Written before the kernel is nudged to start moving the pages out.
+const NUDGE: u64 = 1 << 20;
+/// Read back and hashed at a time: fits the processor's cache.
+const BLOCK: usize = 64 << 10;
+/// The queue between network and storage: 16 × 16 KiB.
+const CHUNK: usize = 16 << 10;
+const QUEUE: usize = 16;
+
+pub(crate) struct Hashed {
+    pub digest: Digest,
+    pub len: u64,
+}
+
+pub(crate) struct Writeback {
+    queue: Option<mpsc::Sender<Bytes>>,
+    outcome: Option<oneshot::Receiver<Result<Hashed, SinkError>>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Writeback {
+    /// Goes on behind the `existing` bytes of the file, which are read back and hashed first.
+    pub(crate) fn start(file: &Arc<File>, existing: u64) -> Result<Self, SinkError> {
+        let (queue, bytes) = mpsc::channel(QUEUE);
+        let (written, to_hash) = std_mpsc::channel();
+        let (report, outcome) = oneshot::channel();
+        let mut this =
+            Self { queue: Some(queue), outcome: Some(outcome), stop: Arc::default(), threads: Vec::new() };
+
+        let writer = Writer { file: Arc::clone(file), at: existing, synced: 0, nudged: existing };
+        let stop = Arc::clone(&this.stop);
+        this.spawn("artifact-write", move || {
+            if let Err(e) = writer.run(bytes, &written, &stop) {
+                let _ = written.send(Err(e)); // the hasher reports it
+            }
+        })?;
+        let (file, stop) = (Arc::clone(file), Arc::clone(&this.stop));
+        this.spawn("artifact-hash", move || {
+            let _ = report.send(hash_windows(&file, &to_hash, &stop)); // nobody listens after a drop
+        })?;
+        Ok(this)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SinkError> {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.push(thread.map_err(|e| SinkError::storage("start a thread", e))?);
+        Ok(())
+    }
+
+    /// Queues the next bytes, counting in `taken` what was queued, also if it is dropped while waiting.
+    pub(crate) async fn push(&mut self, mut bytes: Bytes, taken: &mut u64) -> Result<(), SinkError> {
+        while !bytes.is_empty() {
+            let chunk = bytes.split_to(bytes.len().min(CHUNK));
+            let len = chunk.len() as u64;
+            let sent = match &self.queue {
+                Some(queue) => queue.send(chunk).await.is_ok(),
+                None => false,
+            };
+            if !sent {
+                return Err(self.outcome().await.err().unwrap_or_else(ended_early));
+            }
+            *taken += len;
+        }
+        Ok(())
+    }
+
+    /// Everything was pushed: all of it is on disk, and this is what is read there.
+    pub(crate) async fn finish(mut self) -> Result<Hashed, SinkError> {
+        self.queue = None;
+        self.outcome().await
+    }
+
+    async fn outcome(&mut self) -> Result<Hashed, SinkError> {
+        match self.outcome.take() {
+            Some(outcome) => outcome.await.unwrap_or_else(|_| Err(ended_early())),
+            None => Err(ended_early()),
+        }
+    }
+}
+
+impl Drop for Writeback {
+    /// Waits for the threads, so that nothing writes to the file any more: a block or one window's sync away.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // a panic has already shown as a missing outcome
+        }
+    }
+}
+
+fn ended_early() -> SinkError {
+    SinkError::storage("write the artifact", io::Error::other("the writing thread has ended"))
+}
+
+struct Writer {
+    file: Arc<File>,
+    at: u64,
+    synced: u64,
+    nudged: u64,
+}
+
+impl Writer {
+    fn run(
+        mut self,
+        mut bytes: mpsc::Receiver<Bytes>,
+        written: &std_mpsc::Sender<Result<u64, SinkError>>,
+        stop: &AtomicBool,
+    ) -> Result<(), SinkError> {
+        let mut batch = Vec::with_capacity(QUEUE);
+        while bytes.blocking_recv_many(&mut batch, QUEUE) > 0 && !stop.load(Ordering::Relaxed) {
+            for bytes in batch.drain(..) {
+                self.file
+                    .write_all_at(&bytes, self.at)
+                    .map_err(|e| SinkError::storage("write the artifact", e))?;
+                self.at += bytes.len() as u64;
+            }
+            if self.at - self.nudged >= NUDGE {
+                // Dirty pages are not dropped, but Linux begins to write them out, so the sync below is short.
+                drop_pages(&self.file, self.nudged, self.at);
+                self.nudged = self.at;
+            }
+            if self.at - self.synced >= WINDOW {
+                self.file.sync_data().map_err(|e| SinkError::storage("sync the artifact", e))?;
+                self.synced = self.at;
+                if written.send(Ok(self.at)).is_err() {
+                    return Ok(()); // the hasher has failed, and says so
+                }
+            }
+        }
+        if !stop.load(Ordering::Relaxed) {
+            self.file.sync_all().map_err(|e| SinkError::storage("sync the artifact", e))?;
+            let _ = written.send(Ok(self.at));
+        }
+        Ok(())
+    }
+}
+
+fn hash_windows(
+    file: &File,
+    written: &std_mpsc::Receiver<Result<u64, SinkError>>,
+    stop: &AtomicBool,
+) -> Result<Hashed, SinkError> {
+    let mut hasher = ReadBack::new(file);
+    while let Ok(end) = written.recv() {
+        hasher.read_to(end?, stop)?;
+    }
+    Ok(hasher.finish())
+}
+
+/// Hashes a file from its beginning, as it is read back.
+pub(crate) struct ReadBack<'a> {
+    file: &'a File,
+    context: ring::digest::Context,
+    at: u64,
+    block: Vec<u8>,
+}
+
+impl<'a> ReadBack<'a> {
+    pub(crate) fn new(file: &'a File) -> Self {
+        Self { file, context: Digest::context(), at: 0, block: vec![0; BLOCK] }
+    }
+
+    pub(crate) fn read_to(&mut self, end: u64, stop: &AtomicBool) -> Result<(), SinkError> {
+        drop_pages(self.file, self.at, end);
+        while self.at < end && !stop.load(Ordering::Relaxed) {
+            let want = usize::try_from(end - self.at).unwrap_or(BLOCK).min(BLOCK);
+            let read = match self.block.get_mut(..want).map(|block| self.file.read_at(block, self.at)) {
+                Some(Err(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Some(Err(e)) => return Err(SinkError::storage("read the artifact back", e)),
+                None | Some(Ok(0)) => {
+                    let gone = io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the file is shorter than what was written",
+                    );
+                    return Err(SinkError::storage("read the artifact back", gone));
+                }
+                Some(Ok(read)) => read,
+            };
+            self.context.update(self.block.get(..read).unwrap_or_default());
+            self.at += read as u64;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Hashed {
+        Hashed { digest: Digest::of(self.context), len: self.at }
+    }
+}
+
+/// Only advice: a filesystem that cannot follow it is no error.
+fn drop_pages(file: &File, from: u64, to: u64) {
+    if let (Ok(offset), Ok(len)) = (i64::try_from(from), i64::try_from(to - from))
+        && len > 0
+    {
+        let _ = posix_fadvise(file, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+}
