@@ -7,13 +7,13 @@ use futures_util::{SinkExt, StreamExt};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{Packet, PubAck, Publish};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
 use crate::backoff::Backoff;
 use crate::handshake::{self, Session, unexpected};
 use crate::pulse::{Beat, Pulse};
-use crate::{DisconnectCause, Event, Outgoing, Settings};
+use crate::{DisconnectCause, Event, Outgoing, STOP_TIMEOUT, Settings};
 
 /// So many short lives in a row are no accident.
 const SHORT_LIVES: u32 = 3;
@@ -76,7 +76,7 @@ impl Link {
                 Ok(self.judge(cause, born.elapsed() >= self.settings.stable_after))
             }
             Err(Stopped) => {
-                self.say_goodbye(&mut session).await;
+                let _ = timeout(STOP_TIMEOUT, self.say_goodbye(&mut session)).await;
                 Err(Stopped)
             }
         }

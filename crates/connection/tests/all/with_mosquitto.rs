@@ -228,5 +228,5 @@ async fn a_link_that_dies_without_saying_so_is_noticed_within_one_and_a_half_kee
     };
     let event = tokio::time::timeout(PATIENCE, chatter).await.unwrap();
     assert!(matches!(event, Event::Disconnected { cause: DisconnectCause::Silent { .. }, .. }), "{event:?}");
-    assert!(since.elapsed() < Duration::from_millis(1700), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_millis(1900), "{:?}", since.elapsed());
 }

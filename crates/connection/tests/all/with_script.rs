@@ -79,6 +79,16 @@ async fn stop_sends_what_was_accepted_and_then_disconnect() {
 }
 
 #[tokio::test]
+async fn a_dropped_connection_says_disconnect_too() {
+    let (_pki, broker, settings) = broker().await;
+    let mut connection = Connection::start(settings);
+    let mut peer = broker.accept_and_greet().await;
+    connected(&mut connection).await;
+    drop(connection);
+    assert_eq!(peer.packet().await.unwrap(), (0xe0, Vec::new()));
+}
+
+#[tokio::test]
 async fn stop_takes_no_longer_than_it_may_whatever_the_peer_does() {
     let (_pki, broker, mut settings) = broker().await;
     settings.connect_timeout = Duration::from_secs(60);
