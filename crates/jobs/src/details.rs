@@ -84,6 +84,7 @@ impl StatusDetails {
                 room = room.saturating_sub(char_json_len(c));
                 room > 0
             });
+            value.truncate(value.trim_end().len());
         }
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::details::UpdateStatus;
+
 /// AWS IoT delivers nothing longer.
 pub const MAX_PAYLOAD: usize = 128 * 1024;
 
@@ -248,6 +250,40 @@ impl fmt::Display for RejectionCode {
             known => write!(f, "{known:?}"),
         }
     }
+}
+
+/// Asks for one execution, document included. The number picks one of several executions of the same job.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DescribeRequest<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) execution_number: Option<u64>,
+    pub(crate) client_token: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UpdateRequest<'a> {
+    pub(crate) status: UpdateStatus,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) status_details: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expected_version: Option<u64>,
+    pub(crate) execution_number: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) include_job_execution_state: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) step_timeout_in_minutes: Option<i32>,
+    pub(crate) client_token: &'a str,
+}
+
+/// Strings, numbers and maps of strings always have a JSON form.
+pub(crate) fn body(request: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(request).unwrap_or_default()
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
