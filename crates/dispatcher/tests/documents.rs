@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 //! Every document of `test-fixtures/documents` is understood, or rejected, as its folder says.
 
 use std::path::PathBuf;
