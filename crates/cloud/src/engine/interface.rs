@@ -41,11 +41,7 @@ impl Time {
 
     /// Seconds as a JSON number, with a fraction where there is one: the control plane's form.
     pub fn to_number(self) -> Value {
-        if self.0 % 1000 == 0 {
-            Value::from(self.secs())
-        } else {
-            Value::from(self.0 as f64 / 1000.0)
-        }
+        if self.0 % 1000 == 0 { Value::from(self.secs()) } else { Value::from(self.0 as f64 / 1000.0) }
     }
 }
 
@@ -105,7 +101,14 @@ pub struct Change {
 /// The object store, as far as jobs need it.
 pub trait Objects {
     /// A signed GET URL; `now` in epoch seconds.
-    fn presign_get(&self, bucket: &str, key: &str, version: Option<&str>, expires_in: u32, now: i64) -> String;
+    fn presign_get(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<&str>,
+        expires_in: u32,
+        now: i64,
+    ) -> String;
     /// A signed PUT URL; `now` in epoch seconds.
     fn presign_put(&self, bucket: &str, key: &str, expires_in: u32, now: i64) -> String;
     /// The bytes of an object, for `documentSource`.

@@ -1,76 +1,130 @@
 //! AWS IoT Jobs and the registry as a pure machine: requests and the time go in, answers, messages and
 //! changed rows come out. No I/O, no clock, no threads, so that a rehearsal can be repeated exactly.
+//!
+//! `control` and `device` read requests, `lifecycle` writes jobs and executions, and `queue` tells devices what
+//! has become of their queues when all of that is done.
 #![allow(dead_code, unused_imports)] // until the hub calls it
 #![allow(unreachable_pub)] // a binary: `pub` here means "for the rest of the cloud"
 
+mod abort;
+mod calendar;
 mod compat;
+mod config;
+mod control;
+mod device;
+mod device_validation;
+mod errors;
+mod events;
 mod interface;
+mod lifecycle;
+mod membership;
+mod model;
+mod names;
+mod placeholders;
+mod queue;
+mod registry;
+mod rollout;
+mod schedule;
+mod store;
+mod timers;
+mod validate;
+mod view;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-pub use compat::Compat;
+pub use compat::{Compat, SWITCHES, Switch};
 pub use interface::{ApiError, Change, ConnectionId, Objects, Output, Request, Settings, Time};
+
+use control::templates::Template;
+use model::Job;
+use queue::ThingJobs;
+use registry::Registry;
+use store::{Dirty, Row};
+use timers::Timer;
+
+/// Retries of one thing in one job.
+const MOST_RETRIES: u32 = 10;
 
 pub struct Engine {
     settings: Settings,
     objects: Arc<dyn Objects + Send + Sync>,
+    registry: Registry,
+    jobs: BTreeMap<String, Job>,
+    jobs_by_age: BTreeMap<u64, String>,
+    /// Active jobs that follow their groups.
+    continuous: BTreeSet<String>,
+    queues: HashMap<String, ThingJobs>,
+    templates: BTreeMap<String, Template>,
+    timers: BTreeSet<(Time, Timer)>,
+    /// Which kinds of events are on.
+    event_types: BTreeMap<String, bool>,
+    events_created: Option<Time>,
+    events_modified: Option<Time>,
+    /// Things whose queue has changed since `settle`, in the order of the first change.
+    touched: Vec<String>,
+    /// Events that go out after the messages to devices.
+    events: Vec<Output>,
+    outputs: Vec<Output>,
+    dirty: Dirty,
+    /// Numbers jobs and makes ids.
+    counter: u64,
 }
 
 impl Engine {
     pub fn new(settings: Settings, objects: Arc<dyn Objects + Send + Sync>) -> Engine {
-        Engine { settings, objects }
-    }
-
-    /// Everything as it was when `rows` were saved, timers included. A row that is not understood is an error.
-    pub fn load(
-        settings: Settings,
-        objects: Arc<dyn Objects + Send + Sync>,
-        rows: impl IntoIterator<Item = (String, String, Value)>,
-    ) -> Result<Engine, String> {
-        let _ = rows.into_iter().count();
-        Ok(Engine::new(settings, objects))
-    }
-
-    /// A call of the control plane (and of the registry), by its operation's name.
-    pub fn control(&mut self, now: Time, request: &Request) -> Result<Value, ApiError> {
-        let _ = now;
-        Err(ApiError {
-            http: 404,
-            kind: "ResourceNotFoundException",
-            message: format!("{} is not known here", request.op),
-            extra: Map::new(),
-        })
-    }
-
-    /// A device's PUBLISH to a topic under `$aws/things/THING/jobs`.
-    pub fn device(&mut self, now: Time, thing: &str, from: Option<ConnectionId>, topic: &str, payload: &[u8]) {
-        let _ = (now, thing, from, topic, payload);
-    }
-
-    /// The device plane over HTTPS: the four operations of `iot-jobs-data`.
-    pub fn device_https(&mut self, now: Time, request: &Request) -> Result<Value, ApiError> {
-        self.control(now, request)
-    }
-
-    /// When the next timer is due.
-    pub fn next_timer(&self) -> Option<Time> {
-        None
-    }
-
-    /// Fires every timer that is due by `now`, in order, each at its own time.
-    pub fn fire_due(&mut self, now: Time) {
-        let _ = now;
+        let on = settings.compat.events_by_default.on();
+        let event_types = ["JOB", "JOB_EXECUTION"].map(|kind| (kind.to_owned(), on));
+        let dirty = Dirty::new(settings.record_changes);
+        Engine {
+            settings,
+            objects,
+            registry: Registry::default(),
+            jobs: BTreeMap::new(),
+            jobs_by_age: BTreeMap::new(),
+            continuous: BTreeSet::new(),
+            queues: HashMap::new(),
+            templates: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            event_types: event_types.into_iter().collect(),
+            events_created: None,
+            events_modified: None,
+            touched: Vec::new(),
+            events: Vec::new(),
+            outputs: Vec::new(),
+            dirty,
+            counter: 0,
+        }
     }
 
     /// The messages since the last call, in order.
     pub fn take_outputs(&mut self) -> Vec<Output> {
-        Vec::new()
+        std::mem::take(&mut self.outputs)
     }
 
-    /// The rows that changed since the last call.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        Vec::new()
+    fn count(&mut self) -> u64 {
+        self.counter += 1;
+        self.dirty.note(|| Row::Meta);
+        self.counter
     }
+
+    /// An id in the form of a UUID. Not random: the same rehearsal has the same ids.
+    fn new_id(&mut self) -> String {
+        let high = mix(self.count());
+        let low = mix(high);
+        let (a, b, c) = (high >> 32, (high >> 16) & 0xffff, high & 0xfff);
+        let (d, e) = (0x8000 | ((low >> 48) & 0x3fff), low & 0xffff_ffff_ffff);
+        format!("{a:08x}-{b:04x}-4{c:03x}-{d:04x}-{e:012x}")
+    }
+}
+
+/// Spreads the bits of a counter (splitmix64).
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }

@@ -1,0 +1,4 @@
+//! The engine against the contract.
+
+mod support;
+mod vectors;
