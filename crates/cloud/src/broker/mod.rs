@@ -1,11 +1,31 @@
-//! The MQTT broker, behaving as AWS IoT Core's does: see `contract/connection.md` for what that means.
+//! The MQTT broker, behaving as AWS IoT Core's does.
+//!
+//! `packet` makes one of MQTT 3.1.1 and MQTT 5, `connection` drives one client, `state` decides: sessions
+//! (`session`), subscriptions (`routes`), rules (`topic`, `limits`, and `identity::policy`).
 
-use std::sync::Arc;
+mod close;
+mod connection;
+mod events;
+mod limits;
+mod listener;
+mod outbox;
+mod packet;
+mod routes;
+mod session;
+mod state;
+mod topic;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
+use close::Close;
+pub(crate) use limits::Limits;
+use packet::Message;
+use state::{Now, State};
 
 pub(crate) type ConnectionId = u64;
 
@@ -13,7 +33,14 @@ pub(crate) type ConnectionId = u64;
 pub(crate) trait Service: Send + Sync {
     /// An authorised PUBLISH to `$aws/things/…/jobs/…`. Everything else the broker routes by itself.
     /// `thing` is the thing that the connection's certificate is attached to; none on the plain listener.
-    fn published(&self, from: ConnectionId, client_id: &str, thing: Option<&str>, topic: &str, payload: &[u8]);
+    fn published(
+        &self,
+        from: ConnectionId,
+        client_id: &str,
+        thing: Option<&str>,
+        topic: &str,
+        payload: &[u8],
+    );
 }
 
 /// Milliseconds since the epoch: the cloud's clock, which a test may move.
@@ -21,38 +48,98 @@ pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// A handle on the broker: cheap to clone, callable from any task, never blocks.
 #[derive(Clone)]
-pub(crate) struct Broker;
+pub(crate) struct Broker(Arc<Embedded>);
+
+/// The broker in this process.
+struct Embedded {
+    limits: Limits,
+    identity: Identity,
+    arn_prefix: String,
+    clock: Clock,
+    started: Instant,
+    state: Mutex<State>,
+}
 
 impl Broker {
-    pub(crate) fn new(identity: Identity, clock: Clock) -> Self {
-        let _ = (identity, clock);
-        Self
+    pub(crate) fn new(identity: Identity, clock: Clock, limits: Limits) -> Self {
+        let embedded = Arc::new(Embedded {
+            arn_prefix: identity.arn_prefix(),
+            state: Mutex::new(State::new(limits.clone())),
+            limits,
+            identity,
+            clock,
+            started: Instant::now(),
+        });
+        let weak = Arc::downgrade(&embedded);
+        embedded.identity.on_revoked(move |certificate| {
+            if let Some(embedded) = weak.upgrade() {
+                embedded
+                    .state()
+                    .close(Close::Administrative, |_, _, principal| principal == Some(certificate));
+            }
+        });
+        Self(embedded)
     }
 
     /// Accepts connections until the future is dropped.
-    pub(crate) async fn serve(&self, service: Arc<dyn Service>, mqtts: TcpListener, mqtt: Option<TcpListener>) {
-        let _ = (service, mqtts, mqtt);
-        std::future::pending().await
+    pub(crate) async fn serve(
+        &self,
+        service: Arc<dyn Service>,
+        mqtts: TcpListener,
+        mqtt: Option<TcpListener>,
+    ) -> Result<(), identity::Error> {
+        listener::serve(&self.0, service, mqtts, mqtt).await
     }
 
     /// To everyone subscribed, at QoS 1 where the subscription has it.
     pub(crate) fn publish(&self, topic: &str, payload: Bytes) {
-        let _ = (topic, payload);
+        let now = self.0.now();
+        self.0.state().publish(Message::new(topic, payload), None, now);
     }
 
-    /// Straight to one connection, whether it subscribed or not.
+    /// Straight to one connection, whether it subscribed or not: QoS 0, or that of its subscription.
     pub(crate) fn send(&self, to: ConnectionId, topic: &str, payload: Bytes) {
-        let _ = (to, topic, payload);
+        let now = self.0.now();
+        self.0.state().send(to, Message::new(topic, payload), now);
     }
 
-    /// Closes the connections of this client id, or of certificates attached to this thing.
+    /// Closes the connections of this client id, or of certificates attached to this thing; says how many.
     pub(crate) fn cut(&self, client_or_thing: &str) -> usize {
-        let _ = client_or_thing;
-        0
+        let meant = |client: &str, thing: Option<&str>, _: Option<&str>| {
+            client == client_or_thing || thing == Some(client_or_thing)
+        };
+        self.0.state().close(Close::Administrative, meant)
     }
 
-    /// Refuses the next `times` connections of this client id.
+    /// Refuses the next `times` connections of this client id; 0: no more.
     pub(crate) fn refuse(&self, client_id: &str, times: u32) {
-        let _ = (client_id, times);
+        self.0.state().refuse(client_id, times);
+    }
+
+    pub(crate) fn is_connected(&self, client_id: &str) -> bool {
+        self.0.state().is_connected(client_id)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.0.state().connections()
     }
 }
+
+impl Embedded {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        let real = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { cloud: (self.clock)(), real }
+    }
+
+    fn disconnect(&self, id: ConnectionId, close: Close, expiry: Option<u32>) {
+        let now = self.now();
+        self.state().disconnect(id, close, expiry, now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

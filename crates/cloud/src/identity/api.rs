@@ -77,7 +77,11 @@ impl Call<'_> {
             .map_err(|error| api(400, "CertificateValidationException", error.to_string()))?;
         let id = fingerprint(&der);
         if registry.certificates.contains_key(&id) {
-            return Err(already_exists(format!("The certificate {id} is already registered"), &id, &self.certificate_arn(&id)));
+            return Err(already_exists(
+                format!("The certificate {id} is already registered"),
+                &id,
+                &self.certificate_arn(&id),
+            ));
         }
         let status = match self.get("status") {
             Some(status) => parse_status(status)?,
@@ -158,7 +162,11 @@ impl Call<'_> {
         let force = self.get("forceDelete") == Some("true");
         if !certificate.things.is_empty() || (!force && !certificate.policies.is_empty()) {
             let kind = if certificate.things.is_empty() { "policies" } else { "things" };
-            return Err(api(409, "DeleteConflictException", format!("Certificate {kind} must be detached before deletion. Id: {id}")));
+            return Err(api(
+                409,
+                "DeleteConflictException",
+                format!("Certificate {kind} must be detached before deletion. Id: {id}"),
+            ));
         }
         registry.remove_certificate(id);
         Ok(json!({}))
@@ -200,11 +208,15 @@ impl Call<'_> {
             return Err(already_exists(message, name, &self.policy_arn(name)));
         }
         if text.chars().filter(|c| !c.is_whitespace()).count() > POLICY_MAX {
-            return Err(api(400, "MalformedPolicyException", format!("Policy document is longer than {POLICY_MAX} characters")));
+            return Err(api(
+                400,
+                "MalformedPolicyException",
+                format!("Policy document is longer than {POLICY_MAX} characters"),
+            ));
         }
-        registry
-            .put_policy(name, text, self.now)
-            .map_err(|error| api(400, "MalformedPolicyException", format!("Policy document is malformed: {error}")))?;
+        registry.put_policy(name, text, self.now).map_err(|error| {
+            api(400, "MalformedPolicyException", format!("Policy document is malformed: {error}"))
+        })?;
         Ok(json!({
             "policyName": name,
             "policyArn": self.policy_arn(name),
@@ -229,7 +241,9 @@ impl Call<'_> {
     fn delete_policy(&self, registry: &mut Registry) -> Answer {
         let name = self.policy(registry)?;
         if registry.certificates.values().any(|certificate| certificate.policies.contains(name)) {
-            let message = format!("The policy cannot be deleted as the policy is attached to one or more principals (name={name})");
+            let message = format!(
+                "The policy cannot be deleted as the policy is attached to one or more principals (name={name})"
+            );
             return Err(api(409, "DeleteConflictException", message));
         }
         registry.remove_policy(name);
@@ -304,10 +318,13 @@ impl Call<'_> {
 }
 
 fn find<'r>(registry: &'r Registry, id: &str) -> Result<&'r Certificate, ApiError> {
-    registry
-        .certificates
-        .get(id)
-        .ok_or_else(|| api(404, "ResourceNotFoundException", format!("The certificate given in the principal does not exist. Id: {id}")))
+    registry.certificates.get(id).ok_or_else(|| {
+        api(
+            404,
+            "ResourceNotFoundException",
+            format!("The certificate given in the principal does not exist. Id: {id}"),
+        )
+    })
 }
 
 fn no_policy(name: &str) -> ApiError {
@@ -336,7 +353,8 @@ fn internal(error: &rcgen::Error) -> ApiError {
 }
 
 fn already_exists(message: String, id: &str, arn: &str) -> ApiError {
-    let extra = Map::from_iter([("resourceId".to_owned(), json!(id)), ("resourceArn".to_owned(), json!(arn))]);
+    let extra =
+        Map::from_iter([("resourceId".to_owned(), json!(id)), ("resourceArn".to_owned(), json!(arn))]);
     ApiError { extra, ..api(409, "ResourceAlreadyExistsException", message) }
 }
 

@@ -65,10 +65,7 @@ fn a_certificate_from_birth_to_death() {
     cloud.ok("DetachThingPrincipal", &with_arn, Value::Null);
     assert_eq!(cloud.error("DeleteCertificate", &with_id, Value::Null), conflict);
     cloud.ok("DeleteCertificate", &[("certificateId", id), ("forceDelete", "true")], Value::Null);
-    assert_eq!(
-        cloud.error("DescribeCertificate", &with_id, Value::Null),
-        (404, "ResourceNotFoundException")
-    );
+    assert_eq!(cloud.error("DescribeCertificate", &with_id, Value::Null), (404, "ResourceNotFoundException"));
 }
 
 #[test]
@@ -86,8 +83,11 @@ fn a_request_signed_here_cannot_become_an_authority() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("certificate.pem");
     std::fs::write(&file, text(&made, "certificatePem")).unwrap();
-    let shown = std::process::Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(&file);
-    let shown = { shown }.output().unwrap();
+    let shown = std::process::Command::new("openssl")
+        .args(["x509", "-noout", "-text", "-in"])
+        .arg(&file)
+        .output()
+        .unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("CA:FALSE") && !shown.contains("CA:TRUE"), "{shown}");
     assert!(!shown.contains("evil.example"), "{shown}");
@@ -145,8 +145,16 @@ fn pages_of_certificates() {
 fn everything_comes_back_from_the_store() {
     let cloud = Cloud::new();
     let files = cloud.0.create_for_thing(1, "lamp").unwrap();
-    cloud.ok("CreatePolicy", &[("policyName", "p")], json!({ "policyDocument": r#"{"Version":"2012-10-17","Statement":[]}"# }));
-    cloud.ok("CreatePolicy", &[("policyName", "gone")], json!({ "policyDocument": r#"{"Version":"2012-10-17","Statement":[]}"# }));
+    cloud.ok(
+        "CreatePolicy",
+        &[("policyName", "p")],
+        json!({ "policyDocument": r#"{"Version":"2012-10-17","Statement":[]}"# }),
+    );
+    cloud.ok(
+        "CreatePolicy",
+        &[("policyName", "gone")],
+        json!({ "policyDocument": r#"{"Version":"2012-10-17","Statement":[]}"# }),
+    );
     cloud.ok("DeletePolicy", &[("policyName", "gone")], Value::Null);
     let rows: Vec<_> = cloud.0.take_changes();
     assert!(cloud.0.take_changes().is_empty());

@@ -73,10 +73,7 @@ impl Identity {
     }
 
     /// Brings back what `take_changes` once handed out, the authority's key included.
-    pub(crate) fn load(
-        &self,
-        rows: impl IntoIterator<Item = (String, String, Value)>,
-    ) -> Result<(), Error> {
+    pub(crate) fn load(&self, rows: impl IntoIterator<Item = (String, String, Value)>) -> Result<(), Error> {
         let mut registry = self.registry();
         rows.into_iter().try_for_each(|(kind, key, value)| registry.load(&kind, &key, value))
     }

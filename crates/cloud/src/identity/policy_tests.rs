@@ -92,7 +92,8 @@ fn conditions() {
 
 #[test]
 fn the_shipped_policy_is_the_least() {
-    let shipped = super::super::DEVICE_POLICY.replace("REGION", "us-east-1").replace("ACCOUNT", "123456789012");
+    let shipped =
+        super::super::DEVICE_POLICY.replace("REGION", "us-east-1").replace("ACCOUNT", "123456789012");
     let own = rules(&[&shipped], &lamp());
     for (action, name) in [
         (Connect, "lamp"),
@@ -120,7 +121,10 @@ fn the_shipped_policy_is_the_least() {
         assert!(!own.allows(action, name), "{action:?} {name}");
     }
     let detached = rules(&[&shipped], &Subject { client_id: "lamp", ..Subject::default() });
-    assert!(!detached.allows(Connect, "lamp"), "a certificate that is attached to nothing connects as nobody");
+    assert!(
+        !detached.allows(Connect, "lamp"),
+        "a certificate that is attached to nothing connects as nobody"
+    );
 }
 
 #[test]

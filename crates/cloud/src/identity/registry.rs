@@ -184,10 +184,15 @@ impl Registry {
 
     fn row(&self, kind: &str, key: &str) -> Option<Value> {
         match kind {
-            AUTHORITY => Some(json!({ "certificate": self.authority.certificate_pem, "key": self.authority.key_pem })),
+            AUTHORITY => {
+                Some(json!({ "certificate": self.authority.certificate_pem, "key": self.authority.key_pem }))
+            }
             // Cannot fail: the type's members are strings and numbers.
             CERTIFICATE => self.certificates.get(key).and_then(|found| serde_json::to_value(found).ok()),
-            _ => self.policies.get(key).map(|found| json!({ "document": found.text, "created": found.created })),
+            _ => self
+                .policies
+                .get(key)
+                .map(|found| json!({ "document": found.text, "created": found.created })),
         }
     }
 
