@@ -10,9 +10,9 @@ const MAX_PAIRS: usize = 10;
 const MAX_KEY: usize = 128;
 const MAX_VALUE: usize = 1024;
 
-/// How many bytes of JSON the map may take. AWS meters topic and payload in units of 5 KiB; the rest of an update, the
-/// longest topic of its answer (226 bytes) and all other members (at most 240 bytes) always fit beside this, so an
-/// update is one unit, and so is the answer that echoes it.
+/// How many bytes of JSON the map may take. AWS meters topic and payload in units of 5 KiB; the rest of an
+/// update, the longest topic of its answer (226 bytes) and all other members (at most 240 bytes) always fit
+/// beside this, so an update is one unit, and so is the answer that echoes it.
 const MAX_JSON: usize = 4608;
 
 /// A string map for people and dashboards. It cannot be wrong: whatever is put in is made to fit.
@@ -116,8 +116,9 @@ fn clean_value(value: &str) -> String {
     clean.trim().to_owned()
 }
 
-/// Unicode's category C, which the service's pattern `[^\p{C}]+` refuses: controls, invisible formatting, private use.
-/// Unassigned code points are in it too; which ones depends on the reader's Unicode version, so they are let through.
+/// Unicode's category C, which the service's pattern `[^\p{C}]+` refuses: controls, invisible formatting,
+/// private use. Unassigned code points are in it too; which ones depends on the reader's Unicode version, so
+/// they are let through.
 fn is_other(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,5 +1,5 @@
-//! AWS IoT Jobs, the device plane, without I/O: topics, what goes over the wire, and a session that turns messages
-//! into offers and outcomes into updates. Read `session.rs` first.
+//! AWS IoT Jobs, the device plane, without I/O: topics, what goes over the wire, and a session that turns
+//! messages into offers and outcomes into updates. Read `session.rs` first.
 
 mod details;
 mod session;

@@ -1,9 +1,9 @@
 //! The session: messages, time and the agent's decisions go in, actions come out.
 //!
 //! It holds at most one execution, and for that one at most one unanswered update; beside it at most one
-//! unanswered describe. Those two requests are its whole outbox, so nothing grows with what is received. This file
-//! has what the agent does to a session, `service.rs` and `rejected.rs` have what the service does to it, and
-//! README.md draws the states.
+//! unanswered describe. Those two requests are its whole outbox, so nothing grows with what is received. This
+//! file has what the agent does to a session, `service.rs` and `rejected.rs` have what the service does to
+//! it, and README.md draws the states.
 
 mod action;
 mod history;
@@ -57,8 +57,8 @@ pub struct Session {
     hint: Option<NextNotification>,
     poll_at: Option<Instant>,
     history: History,
-    /// What the agent has to hear. Bounded because each entry but `Idle`, which is not repeated, ends a state that
-    /// only the agent can enter again.
+    /// What the agent has to hear. Bounded because each entry but `Idle`, which is not repeated, ends a state
+    /// that only the agent can enter again.
     events: VecDeque<Action>,
 }
 
@@ -121,7 +121,8 @@ impl Tokens {
 }
 
 impl Session {
-    /// The seed spreads polls and retries of a fleet and makes client tokens unique: take a random one at each start.
+    /// The seed spreads polls and retries of a fleet and makes client tokens unique: take a random one at
+    /// each start.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         Self {
@@ -146,8 +147,8 @@ impl Session {
         }
     }
 
-    /// The connection stands and `topic::subscriptions` are subscribed to. What is owed goes out again at once; a
-    /// notification may have been missed, so the service is asked.
+    /// The connection stands and `topic::subscriptions` are subscribed to. What is owed goes out again at
+    /// once; a notification may have been missed, so the service is asked.
     pub fn connected(&mut self, now: Instant) {
         self.connected = true;
         self.schedule_poll(now);
@@ -193,9 +194,11 @@ impl Session {
         }
     }
 
-    /// Takes the offered execution: reports IN_PROGRESS; `Begun` follows, or another `Offer` of it, or `Withdrawn`.
+    /// Takes the offered execution: reports IN_PROGRESS; `Begun` follows, or another `Offer` of it, or
+    /// `Withdrawn`.
     ///
-    /// The version and the execution number that were offered are the lock: an offer that was stale does no harm.
+    /// The version and the execution number that were offered are the lock: an offer that was stale does no
+    /// harm.
     pub fn begin(&mut self, now: Instant, execution: &JobExecution, mut update: StatusUpdate) {
         let key = execution.key();
         let resyncs = match &self.held {
@@ -234,8 +237,8 @@ impl Session {
         }
     }
 
-    /// Reports the outcome, until `Settled`. Works without an offer: after a restart the outcome is in the journal.
-    /// `version` is used where the session has not learned one itself.
+    /// Reports the outcome, until `Settled`. Works without an offer: after a restart the outcome is in the
+    /// journal. `version` is used where the session has not learned one itself.
     pub fn finish(&mut self, now: Instant, key: &ExecutionKey, version: Option<u64>, update: StatusUpdate) {
         if !update.status.is_terminal() {
             return self.misused("finish without a terminal status", key);
@@ -318,7 +321,8 @@ impl Session {
         self.describe = None;
     }
 
-    /// Only these two need the safety net: the others wait for an answer that is asked for again, or for the agent.
+    /// Only these two need the safety net: the others wait for an answer that is asked for again, or for the
+    /// agent.
     fn polls(&self) -> bool {
         matches!(self.held, None | Some(Held { phase: Phase::Running { .. }, .. }))
     }
@@ -328,8 +332,8 @@ impl Session {
         self.poll_at = Some(now + self.settings.poll_interval.mul_f64(jitter));
     }
 
-    /// Asks anew, with a new client token, even if the same was being asked: the older answer might be from before
-    /// what made us ask again.
+    /// Asks anew, with a new client token, even if the same was being asked: the older answer might be from
+    /// before what made us ask again.
     fn ask(&mut self, now: Instant, about: About) {
         let (target, execution_number) = match (about, &self.held) {
             (About::Held, Some(Held { key, .. })) => {
@@ -358,8 +362,8 @@ impl Session {
             // Progress goes without the lock: a copy that MQTT delivers twice would only be refused for it.
             expected_version: held.version.filter(|_| !matches!(held.phase, Phase::Running { .. })),
             execution_number: held.key.execution_number,
-            // The answer then has status, details and version. That is some 100 bytes and the details once more,
-            // which still is one metered unit, and it keeps the version known for the terminal update.
+            // The answer then has status, details and version. That is some 100 bytes and the details once
+            // more, which still is one metered unit, and it keeps the version known for the terminal update.
             include_job_execution_state: !terminal,
             step_timeout_in_minutes: update.step_timeout_minutes.filter(|_| !terminal).map(step_timeout),
             client_token: &token,

@@ -1,7 +1,7 @@
 //! The topics of AWS IoT Jobs' device plane, read by position.
 //!
-//! Position, because `get` and `start-next` are legal job ids: `jobs/get/accepted` answers "list my executions",
-//! `jobs/get/get/accepted` describes the job that somebody called "get".
+//! Position, because `get` and `start-next` are legal job ids: `jobs/get/accepted` answers "list my
+//! executions", `jobs/get/get/accepted` describes the job that somebody called "get".
 
 use crate::wire::JobId;
 
@@ -32,8 +32,8 @@ pub enum Incoming {
 }
 
 impl Incoming {
-    /// `None` for another thing's topics, for requests, and for everything that is not of this plane: answers arrive
-    /// whether or not they were subscribed to, so a client has to look before it acts.
+    /// `None` for another thing's topics, for requests, and for everything that is not of this plane: answers
+    /// arrive whether or not they were subscribed to, so a client has to look before it acts.
     pub fn parse(thing_name: &str, topic: &str) -> Option<Self> {
         let mut parts = topic.strip_prefix("$aws/things/")?.split('/');
         if parts.next()? != thing_name || parts.next()? != "jobs" {
@@ -91,7 +91,8 @@ pub fn update(thing_name: &str, job: &JobId) -> String {
 }
 
 /// All that a session needs to hear, few enough for one SUBSCRIBE packet (which is metered by its topics).
-/// `notify` is left out: it says nothing that `notify-next` and a describe do not, and each copy costs a unit.
+/// `notify` is left out: it says nothing that `notify-next` and a describe do not, and each copy costs a
+/// unit.
 pub fn subscriptions(thing_name: &str) -> Vec<String> {
     ["notify-next", "+/get/+", "+/update/+"]
         .map(|filter| format!("$aws/things/{thing_name}/jobs/{filter}"))

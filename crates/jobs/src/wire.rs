@@ -71,8 +71,8 @@ impl fmt::Display for JobId {
     }
 }
 
-/// Which execution this is, for ever. A deleted job's id may be given to a new job, whose executions count from 1
-/// again; the time it was queued tells the two apart.
+/// Which execution this is, for ever. A deleted job's id may be given to a new job, whose executions count
+/// from 1 again; the time it was queued tells the two apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExecutionKey {
     pub job_id: JobId,
@@ -214,8 +214,8 @@ pub enum RejectionCode {
 }
 
 impl RejectionCode {
-    /// Asking again later may help. A code nobody has heard of is taken for one of these: it costs a few retries,
-    /// where the other guess would cost a job.
+    /// Asking again later may help. A code nobody has heard of is taken for one of these: it costs a few
+    /// retries, where the other guess would cost a job.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::InternalError | Self::RequestThrottled | Self::Other(_))
     }

@@ -1,5 +1,6 @@
-//! The session against a small model of the service, over a wire that loses, repeats, delays and reorders, with an
-//! agent that is killed now and then. Whatever happens, the work is done once and its outcome arrives.
+//! The session against a small model of the service, over a wire that loses, repeats, delays and reorders,
+//! with an agent that is killed now and then. Whatever happens, the work is done once and its outcome
+//! arrives.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test harness
 
@@ -165,6 +166,7 @@ impl World {
                 Action::Offer(execution) => {
                     let key = execution.key();
                     assert_eq!(self.running, None, "{key} is offered while another runs");
+                    assert!(self.journal.outcome.is_none(), "{key} is offered while a report is owed");
                     assert!(!self.journal.accepted.contains_key(&key), "{key} is offered again");
                     self.offered = Some(execution);
                 }
@@ -181,6 +183,8 @@ impl World {
                 }
                 Action::Settled(settlement) => {
                     let (key, update) = self.journal.outcome.take().expect("settled once");
+                    // What the service has is what we said: then it was accepted, whichever copy it was.
+                    assert_ne!(settlement, Settlement::AlreadyEnded(Some(update.status.into())));
                     if settlement == Settlement::Accepted {
                         let times = self.journal.accepted.entry(key.clone()).or_default();
                         *times += 1;
@@ -285,6 +289,16 @@ impl World {
                 let notice = self.service.change(|executions| executions.retain(|e| e.id != id));
                 self.down.extend(notice);
             }
+            Op::Forget => {
+                let Some((key, _)) = self.journal.settled.last().cloned() else { return };
+                let notice = self.service.change(|executions| {
+                    let found = executions.iter_mut().find(|execution| execution.id == key.job_id.as_str());
+                    if let Some(execution) = found.filter(|execution| execution.status != "CANCELED") {
+                        execution.status = "IN_PROGRESS".to_owned();
+                    }
+                });
+                self.down.extend(notice);
+            }
             Op::Trouble => self.service.troubled = true,
             Op::Serve { at, keep } if !self.up.is_empty() => {
                 let at = at % self.up.len();
@@ -348,17 +362,36 @@ enum Op {
     Queue,
     Cancel,
     Delete,
+    /// The service comes back from a backup: an execution that ended through us is in progress again.
+    Forget,
     Trouble,
-    Serve { at: usize, keep: bool },
-    Deliver { at: usize, keep: bool },
-    LoseUp { at: usize },
-    LoseDown { at: usize },
+    Serve {
+        at: usize,
+        keep: bool,
+    },
+    Deliver {
+        at: usize,
+        keep: bool,
+    },
+    LoseUp {
+        at: usize,
+    },
+    LoseDown {
+        at: usize,
+    },
     Disconnect,
     Connect,
     Kill,
-    Wait { seconds: u64 },
-    Decide { how: usize },
-    Garbage { tail: String, payload: Vec<u8> },
+    Wait {
+        seconds: u64,
+    },
+    Decide {
+        how: usize,
+    },
+    Garbage {
+        tail: String,
+        payload: Vec<u8>,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -367,6 +400,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Queue),
         1 => Just(Op::Cancel),
         1 => Just(Op::Delete),
+        1 => Just(Op::Forget),
         1 => Just(Op::Trouble),
         12 => (at.clone(), prop::bool::weighted(0.2)).prop_map(|(at, keep)| Op::Serve { at, keep }),
         12 => (at.clone(), prop::bool::weighted(0.2)).prop_map(|(at, keep)| Op::Deliver { at, keep }),
@@ -402,6 +436,8 @@ proptest! {
         for (key, update) in &world.journal.settled {
             let sent = serde_json::to_value(update.status).unwrap();
             let known = world.service.executions.iter().find(|e| e.id == key.job_id.as_str());
+            // Only an operator may overrule what was accepted, and only after it was forgotten.
+            let known = known.filter(|execution| execution.status != "CANCELED");
             if let Some(known) = known && world.journal.accepted.contains_key(key) {
                 prop_assert_eq!(&sent, &json!(known.status));
             }

@@ -1,5 +1,5 @@
-//! The contract's conversations, heard from the device's side: what the service says in them reaches the session in
-//! that order, and it must offer exactly what is pending.
+//! The contract's conversations, heard from the device's side: what the service says in them reaches the
+//! session in that order, and it must offer exactly what is pending.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test harness
 
@@ -158,8 +158,8 @@ fn every_rejection_of_the_contract_is_dealt_with_as_its_section_nine_says() {
     assert_eq!(seen.len(), 4, "{seen:?}");
 }
 
-/// The whole conversation at once, with an agent that takes what it is offered: the answers are foreign to it, the
-/// notifications are not.
+/// The whole conversation at once, with an agent that takes what it is offered: the answers are foreign to
+/// it, the notifications are not.
 #[test]
 fn no_conversation_upsets_a_session_that_is_at_work() {
     for case in all_cases() {

@@ -9,14 +9,14 @@ pub enum Action {
         topic: String,
         payload: Vec<u8>,
     },
-    /// An execution to `begin`, `resume`, `finish` or `pass`. Nothing else is offered until that has come to its end.
-    /// The same one is offered anew when the service had moved on before `begin` reached it.
+    /// An execution to `begin`, `resume`, `finish` or `pass`. Nothing else is offered until that has come to
+    /// its end. The same one is offered anew when the service had moved on before `begin` reached it.
     Offer(JobExecution),
     /// The service has accepted IN_PROGRESS: the work may start.
     Begun {
         version_number: u64,
-        /// Until the service times the execution out, where it has said so: it does for one that was in progress
-        /// when it was offered, and not in the answer to an update.
+        /// Until the service times the execution out, where it has said so: it does for one that was in
+        /// progress when it was offered, and not in the answer to an update.
         seconds_left: Option<u64>,
     },
     /// The held execution as it is now, its URLs freshly signed: the answer to `refresh`.

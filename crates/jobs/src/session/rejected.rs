@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::{About, Held, Phase, Session, Settlement, Withdrawal};
 use crate::wire::{Rejection, RejectionCode, Status};
 
-/// How often the service's version is adopted before the report goes out without one. Some spurious mismatches have
-/// been seen around reconnects; more than a few in a row is something else.
+/// How often the service's version is adopted before the report goes out without one. Some spurious
+/// mismatches have been seen around reconnects; more than a few in a row is something else.
 const MAX_MISMATCHES: u32 = 3;
 
 impl Session {
@@ -29,8 +29,8 @@ impl Session {
             let update = update.clone();
             return self.send_update(now, &update);
         }
-        // The version differs. Either a first copy of this very update was accepted and its answer is lost or late,
-        // or somebody else has moved the execution on.
+        // The version differs. Either a first copy of this very update was accepted and its answer is lost or
+        // late, or somebody else has moved the execution on.
         if let Some(state) = &rejection.execution_state
             && state.status == Status::InProgress
             && version.map(|version| version.saturating_add(1)) == Some(state.version_number)

@@ -12,7 +12,8 @@ use crate::wire::{
 };
 
 impl Session {
-    /// Anything that arrived, whoever sent it: what is not for us, not asked for or not understood is ignored.
+    /// Anything that arrived, whoever sent it: what is not for us, not asked for or not understood is
+    /// ignored.
     pub fn message(&mut self, now: Instant, topic: &str, payload: &[u8]) {
         let Some(incoming) = Incoming::parse(&self.settings.thing_name, topic) else {
             return tracing::debug!(bytes = topic.len(), "a message on a foreign topic is ignored");
@@ -68,8 +69,8 @@ impl Session {
                 self.idle();
             }
             Some(execution) if self.history.contains(&execution.key()) => self.ask_soon(now),
-            // No describe, which saves two metered units: if this is stale, `begin` is refused. Work that is in
-            // progress may be resumed without such a lock, so there the service is asked.
+            // No describe, which saves two metered units: if this is stale, `begin` is refused. Work that is
+            // in progress may be resumed without such a lock, so there the service is asked.
             Some(execution) if execution.status == Status::Queued && execution.document.is_some() => {
                 self.offer(now, execution);
             }
@@ -186,7 +187,8 @@ impl Session {
         }
     }
 
-    /// An answer that nobody waits for is ordinary. If it says that this job has ended, it is worth a question.
+    /// An answer that nobody waits for is ordinary. If it says that this job has ended, it is worth a
+    /// question.
     fn late_update(&mut self, now: Instant, job: &JobId, state: Option<&ExecutionState>) {
         late("update");
         let running = |held: &Held| matches!(held.phase, Phase::Running { .. }) && held.key.job_id == *job;
@@ -251,8 +253,8 @@ impl Session {
         self.look_for_next(now);
     }
 
-    /// The service has an execution pending whose end was reported: the report did not stick. It is told again and
-    /// the work is not done again; slower each time, because something is wrong at the other end.
+    /// The service has an execution pending whose end was reported: the report did not stick. It is told
+    /// again and the work is not done again; slower each time, because something is wrong at the other end.
     fn report_again(&mut self, now: Instant, execution: &JobExecution) {
         let key = execution.key();
         let Some((update, before)) = self.history.repeat(&key) else { return };
