@@ -1,7 +1,46 @@
-//! AWS IoT Core's Jobs and S3 on one machine.
+//! AWS IoT Core's Jobs and S3 on one machine. Where to read first: `cloud` is the hub through which everything passes,
+//! `engine` knows what Jobs do, `broker` and `identity` speak MQTT with devices, `http` with operators and SDKs,
+//! `s3` holds the files.
 
 mod broker;
+mod cli;
+mod client;
+mod clock;
+mod cloud;
 mod engine;
+mod faults;
+mod http;
 mod identity;
+mod messages;
+mod s3;
+mod serve;
+mod store;
 
-fn main() {}
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+fn main() -> anyhow::Result<()> {
+    let cli = cli::Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    let said = match cli.command {
+        cli::Command::Serve(options) => {
+            log_to_stderr(options.log);
+            return runtime.block_on(serve::run(*options));
+        }
+        cli::Command::Thing(command) => runtime.block_on(client::thing(command))?,
+        cli::Command::Fault(command) => runtime.block_on(client::fault(command))?,
+    };
+    writeln!(std::io::stdout(), "{said}")?;
+    Ok(())
+}
+
+/// Our own words only: libraries log whole requests, with the signatures in their URLs.
+fn log_to_stderr(level: tracing::Level) {
+    let ours = tracing_subscriber::filter::Targets::new().with_target("fleethand_cloud", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines).with(ours).init();
+}

@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::clock;
+use crate::faults::Fault;
+
+/// AWS IoT Core's Jobs and S3 on one's own machine, for tests, demos and rehearsals
+#[derive(Debug, Parser)]
+#[command(name = "fleethand-cloud", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the cloud until it is told to stop
+    Serve(Box<Serve>),
+    /// Things of a running cloud
+    #[command(subcommand)]
+    Thing(Thing),
+    /// Faults on purpose in a running cloud
+    #[command(subcommand)]
+    Fault(FaultCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Folder in which the state survives a restart; without it everything is in memory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of the control plane, of the device plane over HTTPS paths, and of the administration
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4566")]
+    pub(crate) api: SocketAddr,
+    /// Address of the object store
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4568")]
+    pub(crate) s3: SocketAddr,
+    /// Address of MQTT over mutual TLS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8883")]
+    pub(crate) mqtts: SocketAddr,
+    /// Address of MQTT without TLS: on loopback only, for any client id; off unless given
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// The region in ARNs
+    #[arg(long, default_value = "us-east-1")]
+    pub(crate) region: String,
+    /// The account in ARNs
+    #[arg(long, default_value = "123456789012")]
+    pub(crate) account: String,
+    /// `real`, or `manual:EPOCH_SECONDS` for a clock that only moves when told to
+    #[arg(long, value_name = "CLOCK", default_value = "real")]
+    pub(crate) clock: clock::Kind,
+    /// Where AWS's texts leave a choice, take this one; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) compat: Vec<String>,
+    /// Check the signature of every call of the control and device plane
+    #[arg(long)]
+    pub(crate) require_sigv4: bool,
+    /// Access key of the object store, and of signed calls
+    #[arg(long, value_name = "KEY", default_value = "test")]
+    pub(crate) s3_access_key: String,
+    /// Secret key of the object store, and of signed calls
+    #[arg(long, value_name = "KEY", default_value = "test")]
+    pub(crate) s3_secret_key: String,
+    /// What is logged on stderr: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: tracing::Level,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Thing {
+    /// Create a thing with a certificate of its own, and everything that an agent needs to be that thing
+    Create {
+        name: String,
+        /// Folder for key, certificate, CA and fleethand.toml
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        api: Api,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultCommand {
+    /// Put a fault in place; prints its id
+    Add {
+        #[command(flatten)]
+        fault: Box<Fault>,
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Show the faults that are in place
+    List {
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Remove one fault, or all of them
+    Clear {
+        id: Option<u64>,
+        #[command(flatten)]
+        api: Api,
+    },
+}
+
+/// The running cloud.
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// The `api` address of the running cloud
+    #[arg(long = "api", value_name = "URL", default_value = "http://127.0.0.1:4566")]
+    pub(crate) url: url::Url,
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected ADDRESS:PORT".to_owned())?;
+    if !address.ip().is_loopback() {
+        return Err("expected a loopback address: here nobody is asked who they are".to_owned());
+    }
+    Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mqtt_without_tls_stays_on_loopback() {
+        assert!(loopback("127.0.0.1:0").is_ok());
+        assert!(loopback("0.0.0.0:1883").unwrap_err().contains("loopback"));
+    }
+}

@@ -1,0 +1,67 @@
+//! How the AWS CLI sends each operation: method and path, restated here so that the cloud's own table is tested by it.
+
+use serde_json::Value;
+
+const OPERATIONS: &[(&str, &str, &str)] = &[
+    ("CreateJob", "PUT", "/jobs/{jobId}"),
+    ("DescribeJob", "GET", "/jobs/{jobId}"),
+    ("GetJobDocument", "GET", "/jobs/{jobId}/job-document"),
+    ("ListJobs", "GET", "/jobs"),
+    ("UpdateJob", "PATCH", "/jobs/{jobId}"),
+    ("CancelJob", "PUT", "/jobs/{jobId}/cancel"),
+    ("DeleteJob", "DELETE", "/jobs/{jobId}"),
+    ("AssociateTargetsWithJob", "POST", "/jobs/{jobId}/targets"),
+    ("ListJobExecutionsForJob", "GET", "/jobs/{jobId}/things"),
+    ("ListJobExecutionsForThing", "GET", "/things/{thingName}/jobs"),
+    ("DescribeJobExecution", "GET", "/things/{thingName}/jobs/{jobId}"),
+    ("CancelJobExecution", "PUT", "/things/{thingName}/jobs/{jobId}/cancel"),
+    ("DeleteJobExecution", "DELETE", "/things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}"),
+    ("CreateJobTemplate", "PUT", "/job-templates/{jobTemplateId}"),
+    ("DescribeJobTemplate", "GET", "/job-templates/{jobTemplateId}"),
+    ("ListJobTemplates", "GET", "/job-templates"),
+    ("DeleteJobTemplate", "DELETE", "/job-templates/{jobTemplateId}"),
+    ("ListManagedJobTemplates", "GET", "/managed-job-templates"),
+    ("DescribeManagedJobTemplate", "GET", "/managed-job-templates/{templateName}"),
+    ("CreateThing", "POST", "/things/{thingName}"),
+    ("DescribeThing", "GET", "/things/{thingName}"),
+    ("UpdateThing", "PATCH", "/things/{thingName}"),
+    ("DeleteThing", "DELETE", "/things/{thingName}"),
+    ("ListThings", "GET", "/things"),
+    ("CreateThingGroup", "POST", "/thing-groups/{thingGroupName}"),
+    ("DescribeThingGroup", "GET", "/thing-groups/{thingGroupName}"),
+    ("DeleteThingGroup", "DELETE", "/thing-groups/{thingGroupName}"),
+    ("AddThingToThingGroup", "PUT", "/thing-groups/addThingToThingGroup"),
+    ("RemoveThingFromThingGroup", "PUT", "/thing-groups/removeThingFromThingGroup"),
+    ("ListThingsInThingGroup", "GET", "/thing-groups/{thingGroupName}/things"),
+    ("ListThingGroupsForThing", "GET", "/things/{thingName}/thing-groups"),
+    ("DescribeEndpoint", "GET", "/endpoint"),
+    ("UpdateEventConfigurations", "PATCH", "/event-configurations"),
+    ("DescribeEventConfigurations", "GET", "/event-configurations"),
+];
+
+/// Method and path of an operation: members that the path has no place for go into the query.
+pub fn request(operation: &str, params: &Value) -> (&'static str, String) {
+    let found = OPERATIONS.iter().find(|(name, ..)| *name == operation);
+    let (_, method, template) = found.unwrap_or_else(|| panic!("{operation} is not in the table"));
+    let mut path = (*template).to_owned();
+    let mut separator = '?';
+    for (name, value) in params.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let place = format!("{{{name}}}");
+        if path.contains(&place) {
+            path = path.replace(&place, &encoded(&value));
+        } else {
+            path.push_str(&format!("{separator}{name}={}", encoded(&value)));
+            separator = '&';
+        }
+    }
+    (method, path)
+}
+
+/// Everything but RFC 3986's unreserved characters, as SDKs do.
+pub fn encoded(text: &str) -> String {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let encode =
+        |byte: u8| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
+}

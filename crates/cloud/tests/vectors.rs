@@ -1,0 +1,184 @@
+//! The contract's vectors of kind sequence, replayed over the control plane and the administration.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests, outside of them
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{Cloud, EPOCH};
+
+/// Cases that are believed to be wrong, each with the reason.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+#[test]
+fn lifecycle() {
+    replay("jobs-lifecycle.json");
+}
+
+#[test]
+fn errors() {
+    replay("jobs-errors.json");
+}
+
+#[test]
+fn control() {
+    replay("jobs-control.json");
+}
+
+#[test]
+fn timers_retries_rollout() {
+    replay("jobs-timers-retries-rollout.json");
+}
+
+pub fn vectors(file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test-fixtures/vectors").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str::<Value>(&text).unwrap()["cases"].as_array().unwrap().clone()
+}
+
+fn replay(file: &str) {
+    let cases = vectors(file);
+    assert!(!cases.is_empty());
+    let mut failures = Vec::new();
+    for case in &cases {
+        let id = case["id"].as_str().unwrap();
+        let result = Replay::new().run(case["steps"].as_array().unwrap());
+        let expected = EXCEPTIONS.iter().find(|(exception, _)| *exception == id);
+        match (result, expected) {
+            (Ok(()), Some(_)) => failures.push(format!("{id}: passes, and is no exception any more")),
+            (Err(failure), None) => failures.push(format!("{id}: {failure}")),
+            _ => {}
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+/// One conversation with a cloud of its own.
+struct Replay {
+    cloud: Cloud,
+    now: i64,
+    seen: u64,
+    /// Not yet asked for: messages to devices, topics of events.
+    service: Vec<Value>,
+    events: Vec<String>,
+}
+
+impl Replay {
+    fn new() -> Replay {
+        Replay { cloud: Cloud::manual(&[]), now: EPOCH, seen: 0, service: Vec::new(), events: Vec::new() }
+    }
+
+    fn run(mut self, steps: &[Value]) -> Result<(), String> {
+        for (at, step) in steps.iter().enumerate() {
+            self.step(step).map_err(|failure| format!("step {at}: {failure}"))?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Value) -> Result<(), String> {
+        if let Some(at) = step["at"].as_i64() {
+            self.now = at;
+            self.cloud.admin("POST", "clock", Some(json!({"at": at})));
+        } else if let Some(seconds) = step["advance"].as_i64() {
+            self.now += seconds;
+            self.cloud.advance(seconds);
+        } else if step.get("control").is_some() {
+            return self.control(&step["control"], &step["expect"]);
+        } else if let Some(thing) = step["device"].as_str() {
+            let mut publish = step["publish"].clone();
+            publish["thing"] = thing.into();
+            self.cloud.admin("POST", "publish", Some(publish));
+        } else if let Some(expected) = step["service"].as_array() {
+            self.collect();
+            let ordered = step["ordered"] != json!(false);
+            let found = std::mem::take(&mut self.service);
+            return self.compare(expected, found, ordered);
+        } else if let Some(expected) = step["events"].as_array() {
+            self.collect();
+            let found = std::mem::take(&mut self.events);
+            if json!(found) != json!(expected) {
+                return Err(format!("events {found:?}, expected {expected:?}"));
+            }
+        } else {
+            return Err(format!("not understood: {step}"));
+        }
+        Ok(())
+    }
+
+    fn control(&self, call: &Value, expect: &Value) -> Result<(), String> {
+        let operation = call["op"].as_str().unwrap();
+        let answer = self.cloud.control(operation, &call["params"], call.get("body"));
+        let expected = expect["http"].as_u64().unwrap_or(200);
+        if u64::from(answer.status) != expected {
+            return Err(format!("{operation}: {} {}, expected {expected}", answer.status, answer.text()));
+        }
+        if let Some(kind) = expect["error"].as_str() {
+            let found = answer.header("x-amzn-errortype").unwrap_or_default();
+            if found.split(':').next() != Some(kind) || answer.json()["__type"] != kind {
+                return Err(format!("{operation}: error {found}, expected {kind}"));
+            }
+        }
+        match expect.get("body") {
+            Some(body) if !matches(body, &answer.json(), self.now, true) => {
+                Err(format!("{operation}: {}, expected {body}", answer.text()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn collect(&mut self) {
+        for message in self.cloud.messages(&mut self.seen) {
+            match message["topic"].as_str().unwrap() {
+                event if event.starts_with("$aws/events/") => self.events.push(event.to_owned()),
+                topic => self.service.push(json!({"topic": topic, "payload": message["payload"]})),
+            }
+        }
+    }
+
+    fn compare(&self, expected: &[Value], mut found: Vec<Value>, ordered: bool) -> Result<(), String> {
+        let failure = format!("sent\n  {}\nexpected\n  {}", lines(&found), lines(expected));
+        if expected.len() != found.len() {
+            return Err(failure);
+        }
+        for message in expected {
+            let reach = if ordered { 1 } else { found.len() };
+            let at =
+                found.iter().take(reach).position(|candidate| matches(message, candidate, self.now, false));
+            found.remove(at.ok_or_else(|| failure.clone())?);
+        }
+        Ok(())
+    }
+}
+
+fn lines(messages: &[Value]) -> String {
+    messages.iter().map(Value::to_string).collect::<Vec<_>>().join("\n  ")
+}
+
+/// Whether `found` is as `expected`; a `subset` may have more members.
+fn matches(expected: &Value, found: &Value, now: i64, subset: bool) -> bool {
+    match (expected, found) {
+        (Value::String(matcher), found) => match matcher.as_str() {
+            "$now" => found.as_f64() == Some(now as f64) && (subset || found.is_i64()),
+            "$int" => found.is_i64(),
+            "$str" => found.is_string(),
+            "$any" => true,
+            text => found == text,
+        },
+        (Value::Object(expected), Value::Object(found)) => {
+            let name = |key: &String| key.strip_suffix('?').unwrap_or(key).to_owned();
+            let all_there = expected.iter().all(|(key, value)| match found.get(&name(key)) {
+                Some(found) => matches(value, found, now, subset),
+                None => key.ends_with('?'),
+            });
+            let known: Vec<String> = expected.keys().map(name).collect();
+            all_there && (subset || found.keys().all(|key| known.contains(key)))
+        }
+        (Value::Array(expected), Value::Array(found)) => {
+            expected.len() == found.len()
+                && expected.iter().zip(found).all(|(expected, found)| matches(expected, found, now, subset))
+        }
+        (Value::Number(expected), Value::Number(found)) => expected.as_f64() == found.as_f64(),
+        (expected, found) => expected == found,
+    }
+}
