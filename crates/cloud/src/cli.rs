@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::broker::Limits;
 use crate::clock;
+use crate::engine::{SWITCHES, Switch};
 use crate::faults::Fault;
 
 /// AWS IoT Core's Jobs and S3 on one's own machine, for tests, demos and rehearsals
@@ -55,8 +57,17 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "CLOCK", default_value = "real")]
     pub(crate) clock: clock::Kind,
     /// Where AWS's texts leave a choice, take this one; may be repeated
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", long_help = switches())]
     pub(crate) compat: Vec<String>,
+    /// Refuse a TLS handshake without SNI, as AWS does; a client of 127.0.0.1 sends none
+    #[arg(long)]
+    pub(crate) strict_sni: bool,
+    /// Accept one CONNECT a second of one client id, as AWS does
+    #[arg(long)]
+    pub(crate) strict_connect_rate: bool,
+    /// Lift AWS's rates of one connection: 100 PUBLISH packets and 512 KiB a second
+    #[arg(long)]
+    pub(crate) unlimited_rate: bool,
     /// Check the signature of every call of the control and device plane
     #[arg(long)]
     pub(crate) require_sigv4: bool,
@@ -69,6 +80,21 @@ pub(crate) struct Serve {
     /// What is logged on stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: tracing::Level,
+}
+
+impl Serve {
+    /// AWS's limits on one connection, less those that were lifted.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits { require_sni: self.strict_sni, ..Limits::default() };
+        if self.strict_connect_rate {
+            limits.connects_per_second = Some(1);
+        }
+        if self.unlimited_rate {
+            limits.publishes_per_second = None;
+            limits.bytes_per_second = None;
+        }
+        limits
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,6 +138,16 @@ pub(crate) struct Api {
     /// The `api` address of the running cloud
     #[arg(long = "api", value_name = "URL", default_value = "http://127.0.0.1:4566")]
     pub(crate) url: url::Url,
+}
+
+/// The table of switches, for `serve --help`.
+fn switches() -> String {
+    let mut help = "Where AWS's texts leave a choice, take this one; may be repeated:\n".to_owned();
+    for Switch { name, values, default, about } in SWITCHES {
+        let (values, default) = (values(), default());
+        help.push_str(&format!("  {name}={default}  [{values}]\n      {about}\n"));
+    }
+    help
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {

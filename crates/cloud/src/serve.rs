@@ -45,6 +45,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     let clock = Arc::new(Clock::new(options.clock));
     let faults = Arc::new(Faults::default());
     let identity = identity(&options, rows.identity)?;
+    let limits = options.limits();
     let credentials = Credentials { access_key: options.s3_access_key, secret_key: options.s3_secret_key };
 
     let storage = Storage::open(folder.path.join("objects"), clock.clone(), store.clone(), &rows.objects)?;
@@ -67,7 +68,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     let broker = {
         let clock = clock.clone();
         let millis = Arc::new(move || u64::try_from(clock.now().millis()).unwrap_or(0));
-        Broker::new(identity.clone(), millis)
+        Broker::new(identity.clone(), millis, limits)
     };
 
     let ca = folder.path.join("root-ca.pem");
@@ -91,11 +92,11 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     tokio::spawn(objects.serve(s3));
     let timers = cloud.clone();
     tokio::spawn(async move { timers.run_timers().await });
-    tokio::spawn(async move { broker.serve(cloud, mqtts, mqtt).await });
 
     say(&ready)?;
     tracing::info!(%ready, "serving");
     tokio::select! {
+        result = broker.serve(cloud, mqtts, mqtt) => result.context("MQTT cannot be served")?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
