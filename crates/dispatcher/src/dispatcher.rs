@@ -1,5 +1,6 @@
 //! Runs one operation at a time, and writes to the journal before each step that a restart must know of.
 
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use downloader::{Digest, Downloader};
@@ -111,7 +112,8 @@ impl From<JournalError> for Failure {
 
 pub struct Dispatcher<D> {
     pub(crate) device: D,
-    pub(crate) downloader: Downloader,
+    /// Shared with the transfer, which also needs the rest of the dispatcher.
+    pub(crate) downloader: Rc<Downloader>,
     pub(crate) rules: Rules,
     journal: Journal,
     entry: Option<Entry>,
@@ -134,7 +136,7 @@ impl<D: Device> Dispatcher<D> {
                 (None, Some(warning))
             }
         };
-        Ok((Self { device, downloader, rules, journal, entry }, warning))
+        Ok((Self { device, downloader: Rc::new(downloader), rules, journal, entry }, warning))
     }
 
     pub fn entry(&self) -> Option<&Entry> {

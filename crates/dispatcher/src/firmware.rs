@@ -1,7 +1,9 @@
 //! `update-firmware` into a file: fetched beside it, read back, checked, put in force, and the command decides.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
-use downloader::{Artifact, Error, Resume, Sink, SinkError};
+use downloader::{Artifact, Digest, Error, Resume, Sink, SinkError};
 
 use crate::device::{Before, Device, DeviceError, Installed, Target};
 use crate::dispatcher::{Context, Dispatcher, Failure, HaltKind};
@@ -64,8 +66,9 @@ impl<D: Device> Dispatcher<D> {
             }
         };
         let position = self.device.begin(Target::Firmware, artifact.digest, artifact.size).await?;
-        let mut artifact = artifact.clone();
-        let mut sink = DeviceSink { device: &mut self.device, position, refused: None };
+        let (mut artifact, digest) = (artifact.clone(), artifact.digest);
+        let downloader = Rc::clone(&self.downloader);
+        let mut sink = DeviceSink { dispatcher: self, digest, position, refused: None };
         let mut refreshed = false;
         loop {
             let mut report = |progress: downloader::Progress| {
@@ -75,16 +78,14 @@ impl<D: Device> Dispatcher<D> {
                     total: progress.total,
                 });
             };
-            let fetched = self
-                .downloader
-                .fetch(&artifact, &mut resume, &mut sink, &mut report, context.halt.token())
-                .await;
+            let fetched =
+                downloader.fetch(&artifact, &mut resume, &mut sink, &mut report, context.halt.token()).await;
             match fetched {
                 Ok(_) => break,
                 Err(Error::Forbidden { status }) if !refreshed => {
                     refreshed = true;
                     tracing::info!(status, "the URL is not valid any more, asking for a fresh one");
-                    artifact = fresh_artifact(&artifact, &self.rules, context).await?;
+                    artifact = fresh_artifact(&artifact, &sink.dispatcher.rules, context).await?;
                 }
                 Err(error) => return Err(failure(error, sink.refused)),
             }
@@ -128,11 +129,12 @@ fn failure(error: Error, refused: Option<DeviceError>) -> Failure {
     }
 }
 
-/// Lets the downloader write to the device.
+/// Lets the downloader write to the device, and keeps in the journal which object the bytes are of.
 struct DeviceSink<'a, D> {
-    device: &'a mut D,
+    dispatcher: &'a mut Dispatcher<D>,
+    digest: Digest,
     position: u64,
-    /// What the device said, in its own words; the downloader knows only that the sink failed.
+    /// What went wrong, in its own words; the downloader knows only that the sink failed.
     refused: Option<DeviceError>,
 }
 
@@ -150,21 +152,27 @@ impl<D> DeviceSink<'_, D> {
 }
 
 impl<D: Device> Sink for DeviceSink<'_, D> {
-    async fn reserve(&mut self, total: u64) -> Result<(), SinkError> {
-        let result = self.device.reserve(total).await;
+    async fn reserve(&mut self, object: &Resume) -> Result<(), SinkError> {
+        // Not synced: after a power cut without it the transfer begins at zero, and that is all.
+        let phase = Phase::Downloading { digest: self.digest, resume: object.clone() };
+        if let Err(error) = self.dispatcher.save(phase, Durability::Process) {
+            tracing::warn!(%error, "this transfer would not go on after a restart");
+        }
+        let Some(total) = object.total else { return Ok(()) };
+        let result = self.dispatcher.device.reserve(total).await;
         self.keep(result)
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
         let length = bytes.len() as u64;
-        let result = self.device.write(bytes).await;
+        let result = self.dispatcher.device.write(bytes).await;
         self.keep(result)?;
         self.position += length;
         Ok(())
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        let result = self.device.restart().await;
+        let result = self.dispatcher.device.restart().await;
         self.keep(result)?;
         self.position = 0;
         Ok(())

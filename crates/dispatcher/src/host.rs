@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use downloader::{Digest, Sink, Staging, VerifiedArtifact};
+use downloader::{Digest, Resume, Sink, Staging, VerifiedArtifact};
 
 use crate::command::{self, CommandSpec};
 use crate::device::{Before, Device, DeviceError, Installed, Target};
@@ -142,7 +142,8 @@ impl Device for HostDevice {
     }
 
     async fn reserve(&mut self, total: u64) -> Result<(), DeviceError> {
-        Ok(self.writing()?.reserve(total).await?)
+        let object = Resume { validator: None, total: Some(total) };
+        Ok(self.writing()?.reserve(&object).await?)
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), DeviceError> {

@@ -1,4 +1,10 @@
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests"
+)]
 //! The agent is killed before and after every single call to the device, then started again: the file in force is
 //! always a whole one, the outcome is true, and nothing is left over.
 
@@ -11,8 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dispatcher::{
-    AfterStart, Before, CommandSpec, Context, Device, DeviceError, Dispatcher, Ended, ExecutionId, FileTarget,
-    Halt, HostDevice, HostSettings, Installed, Journal, Operation, Progress, RebootSpec, Rules, Target, Verdict,
+    AfterStart, Before, CommandSpec, Context, Device, DeviceError, Dispatcher, Ended, ExecutionId,
+    FileTarget, Halt, HostDevice, HostSettings, Installed, Journal, Operation, Progress, RebootSpec, Rules,
+    Target, Verdict,
 };
 use downloader::{Digest, Downloader};
 use serde_json::json;
@@ -226,7 +233,11 @@ fn serve_firmware() -> String {
                     Ok(read) => request.extend_from_slice(&piece[..read]),
                 }
             }
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", NEW.len());
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                NEW.len()
+            );
             let _ = stream.write_all(NEW);
         }
     });
@@ -256,7 +267,10 @@ async fn firmware_that_succeeds() {
         bench
     };
     let points = sweep(make, |bench, ended| {
-        assert!([(Verdict::Succeeded, "installed"), (Verdict::Succeeded, "already-installed")].contains(&verdict(ended)));
+        assert!(
+            [(Verdict::Succeeded, "installed"), (Verdict::Succeeded, "already-installed")]
+                .contains(&verdict(ended))
+        );
         assert_eq!(read(&bench.path("firmware")), NEW);
         assert_eq!(read(&bench.path("firmware.previous")), OLD);
         assert_eq!(bench.names(), ["boot_id", "firmware", "firmware.previous", "installed.json"]);
@@ -303,7 +317,9 @@ async fn a_configuration() {
         bench
     };
     sweep(make, |bench, ended| {
-        assert!([(Verdict::Succeeded, "configured"), (Verdict::Succeeded, "unchanged")].contains(&verdict(ended)));
+        assert!(
+            [(Verdict::Succeeded, "configured"), (Verdict::Succeeded, "unchanged")].contains(&verdict(ended))
+        );
         let config: serde_json::Value = serde_json::from_slice(&read(&bench.path("config"))).unwrap();
         assert_eq!(config, json!({"a": 1}));
         assert_eq!(read(&bench.path("config.previous")), br#"{"b":2}"#);

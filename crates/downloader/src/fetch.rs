@@ -119,9 +119,7 @@ impl Downloader {
         if body.restart {
             sink.restart().await?;
         }
-        if let Some(total) = body.total {
-            sink.reserve(total).await?;
-        }
+        sink.reserve(plan.object()).await?;
         let begin = sink.position();
         let ended = self.receive(&mut response, plan, &body, sink, progress).await?;
         if let Ended::Broken(why) = &ended {

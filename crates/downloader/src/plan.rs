@@ -154,6 +154,10 @@ impl<'a> Plan<'a> {
         self.attempts
     }
 
+    pub(crate) fn object(&self) -> &Resume {
+        self.resume
+    }
+
     fn total(&self) -> Option<u64> {
         self.declared.or(self.resume.total)
     }
@@ -225,7 +229,7 @@ impl<'a> Plan<'a> {
                 return Err(Error::Network { attempts: self.attempts, last });
             }
         }
-        *self.resume = Resume { validator: Validator::of(headers), total: length };
+        *self.resume = Resume { validator: Validator::of(headers), total: length.or(self.declared) };
         Ok(Answer::Body(Body {
             restart,
             end: self.total().unwrap_or(self.limits.max_size),

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use nix::{fcntl::OFlag, sys::statvfs::fstatvfs};
 
-use crate::{Digest, Sink, SinkError, VerifiedArtifact, VerifyError, writeback::Writeback};
+use crate::{Digest, Resume, Sink, SinkError, VerifiedArtifact, VerifyError, writeback::Writeback};
 
 /// A file that is being received. Dropping it leaves what has been written, for a later
 /// [`open_partial`](Self::open_partial); it waits for its threads first.
@@ -98,7 +98,8 @@ impl Staging {
 }
 
 impl Sink for Staging {
-    async fn reserve(&mut self, total: u64) -> Result<(), SinkError> {
+    async fn reserve(&mut self, object: &Resume) -> Result<(), SinkError> {
+        let Some(total) = object.total else { return Ok(()) };
         let space =
             fstatvfs(&self.file).map_err(|e| SinkError::storage("ask for the free space", e.into()))?;
         #[allow(clippy::useless_conversion, reason = "both are 32 bits wide on some processors")]

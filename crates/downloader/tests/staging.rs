@@ -198,8 +198,9 @@ async fn a_full_disk_is_a_plain_failure() {
     };
     let path = disk.path().join("artifact");
     let mut staging = Staging::create(&path, sha256(b""), None).unwrap();
-    staging.reserve(900_000).await.unwrap();
-    let error = staging.reserve(2_000_000).await.unwrap_err();
+    staging.reserve(&downloader::Resume { total: Some(900_000), validator: None }).await.unwrap();
+    let error =
+        staging.reserve(&downloader::Resume { total: Some(2_000_000), validator: None }).await.unwrap_err();
     assert!(
         matches!(error, SinkError::NoSpace { needed: 2_000_000, available } if available <= 1 << 20),
         "{error}"
