@@ -34,6 +34,14 @@ const BLOCK: usize = 64 << 10;
 const CHUNK: usize = 16 << 10;
 const QUEUE: usize = 16;
 
+// What fails, for the errors.
+const WRITE: &str = "write the artifact";
+const SYNC: &str = "sync the artifact";
+const READ: &str = "read the artifact back";
+
+/// How far the file is written and synced, or how that failed.
+type Written = std_mpsc::Sender<Result<u64, SinkError>>;
+
 pub(crate) struct Hashed {
     pub digest: Digest,
     pub len: u64,
@@ -118,7 +126,7 @@ impl Drop for Writeback {
 }
 
 fn ended_early() -> SinkError {
-    SinkError::storage("write the artifact", io::Error::other("the writing thread has ended"))
+    SinkError::storage(WRITE, io::Error::other("the writing thread has ended"))
 }
 
 struct Writer {
@@ -132,35 +140,40 @@ impl Writer {
     fn run(
         mut self,
         mut bytes: mpsc::Receiver<Bytes>,
-        written: &std_mpsc::Sender<Result<u64, SinkError>>,
+        written: &Written,
         stop: &AtomicBool,
     ) -> Result<(), SinkError> {
+        if self.at > 0 {
+            self.hand_over(written)?; // read while the network is still being asked
+        }
         let mut batch = Vec::with_capacity(QUEUE);
         while bytes.blocking_recv_many(&mut batch, QUEUE) > 0 && !stop.load(Ordering::Relaxed) {
             for bytes in batch.drain(..) {
-                self.file
-                    .write_all_at(&bytes, self.at)
-                    .map_err(|e| SinkError::storage("write the artifact", e))?;
+                self.file.write_all_at(&bytes, self.at).map_err(|e| SinkError::storage(WRITE, e))?;
                 self.at += bytes.len() as u64;
             }
             if self.at - self.nudged >= NUDGE {
-                // Dirty pages are not dropped, but Linux begins to write them out, so the sync below is short.
+                // Dirty pages are not dropped, but Linux begins to write them out, so the sync is short.
                 drop_pages(&self.file, self.nudged, self.at);
                 self.nudged = self.at;
             }
             if self.at - self.synced >= WINDOW {
-                self.file.sync_data().map_err(|e| SinkError::storage("sync the artifact", e))?;
-                self.synced = self.at;
-                if written.send(Ok(self.at)).is_err() {
-                    return Ok(()); // the hasher has failed, and says so
-                }
+                self.hand_over(written)?;
             }
         }
         if !stop.load(Ordering::Relaxed) {
-            self.file.sync_all().map_err(|e| SinkError::storage("sync the artifact", e))?;
-            let _ = written.send(Ok(self.at));
+            self.file.sync_all().map_err(|e| SinkError::storage(SYNC, e))?;
+            self.hand_over(written)?;
         }
         Ok(())
+    }
+
+    /// What was written until now is on the storage, and the hasher may read it.
+    fn hand_over(&mut self, written: &Written) -> Result<(), SinkError> {
+        self.file.sync_data().map_err(|e| SinkError::storage(SYNC, e))?;
+        self.synced = self.at;
+        // A hasher that is gone has failed, and its error is the one that counts.
+        written.send(Ok(self.at)).map_err(|_| ended_early())
     }
 }
 
@@ -195,13 +208,13 @@ impl<'a> ReadBack<'a> {
             let want = usize::try_from(end - self.at).unwrap_or(BLOCK).min(BLOCK);
             let read = match self.block.get_mut(..want).map(|block| self.file.read_at(block, self.at)) {
                 Some(Err(e)) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Some(Err(e)) => return Err(SinkError::storage("read the artifact back", e)),
+                Some(Err(e)) => return Err(SinkError::storage(READ, e)),
                 None | Some(Ok(0)) => {
                     let gone = io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         "the file is shorter than what was written",
                     );
-                    return Err(SinkError::storage("read the artifact back", gone));
+                    return Err(SinkError::storage(READ, gone));
                 }
                 Some(Ok(read)) => read,
             };
