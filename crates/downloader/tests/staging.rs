@@ -103,6 +103,11 @@ async fn a_restart_forgets_everything() {
     fill(&mut staging, &data).await;
     staging.finish().await.unwrap();
     assert_eq!(fs::read(&path).unwrap(), data);
+
+    let mut staging = Staging::open_partial(&path, sha256(b"other"), None).unwrap();
+    staging.restart().await.unwrap();
+    fill(&mut staging, &data).await;
+    assert!(!staging.finish().await.unwrap_err().is_transient(), "the old bytes are not to blame any more");
 }
 
 #[tokio::test]

@@ -114,6 +114,7 @@ async fn a_partial_answer_must_fit() {
         "Content-Range: bytes 3999-9999/10000", // begins elsewhere
         "Content-Range: bytes 4000-9999/10001", // of another length
         "Content-Range: bytes 4000-10000/10000",
+        "Content-Range: bytes 4000-10000/*",
         "Content-Range: garbage",
         "X-Content-Range: none",
     ];
