@@ -3,10 +3,8 @@
 
 mod support;
 
-use std::path::Path;
-
 use serde_json::{Value, json};
-use support::{Cloud, EPOCH};
+use support::{Cloud, EPOCH, vectors};
 
 /// Cases that are believed to be wrong, each with the reason.
 const EXCEPTIONS: &[(&str, &str)] = &[];
@@ -29,12 +27,6 @@ fn control() {
 #[test]
 fn timers_retries_rollout() {
     replay("jobs-timers-retries-rollout.json");
-}
-
-pub fn vectors(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test-fixtures/vectors").join(file);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str::<Value>(&text).unwrap()["cases"].as_array().unwrap().clone()
 }
 
 fn replay(file: &str) {
