@@ -16,7 +16,7 @@ mod s3;
 mod serve;
 mod store;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -41,6 +41,7 @@ fn main() -> anyhow::Result<()> {
 /// Our own words only: libraries log whole requests, with the signatures in their URLs.
 fn log_to_stderr(level: tracing::Level) {
     let ours = tracing_subscriber::filter::Targets::new().with_target("fleethand_cloud", level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     tracing_subscriber::registry().with(lines).with(ours).init();
 }

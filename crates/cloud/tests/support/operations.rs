@@ -37,6 +37,30 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("DescribeEndpoint", "GET", "/endpoint"),
     ("UpdateEventConfigurations", "PATCH", "/event-configurations"),
     ("DescribeEventConfigurations", "GET", "/event-configurations"),
+    ("ListThingGroups", "GET", "/thing-groups"),
+    ("UpdateThingGroup", "PATCH", "/thing-groups/{thingGroupName}"),
+    ("CreateKeysAndCertificate", "POST", "/keys-and-certificate"),
+    ("CreateCertificateFromCsr", "POST", "/certificates"),
+    ("RegisterCertificateWithoutCA", "POST", "/certificate/register-no-ca"),
+    ("ListCertificates", "GET", "/certificates"),
+    ("DescribeCertificate", "GET", "/certificates/{certificateId}"),
+    ("UpdateCertificate", "PUT", "/certificates/{certificateId}"),
+    ("DeleteCertificate", "DELETE", "/certificates/{certificateId}"),
+    ("AttachThingPrincipal", "PUT", "/things/{thingName}/principals"),
+    ("DetachThingPrincipal", "DELETE", "/things/{thingName}/principals"),
+    ("ListThingPrincipals", "GET", "/things/{thingName}/principals"),
+    ("ListPrincipalThings", "GET", "/principals/things"),
+    ("CreatePolicy", "POST", "/policies/{policyName}"),
+    ("GetPolicy", "GET", "/policies/{policyName}"),
+    ("ListPolicies", "GET", "/policies"),
+    ("DeletePolicy", "DELETE", "/policies/{policyName}"),
+    ("AttachPolicy", "PUT", "/target-policies/{policyName}"),
+    ("DetachPolicy", "POST", "/target-policies/{policyName}"),
+    ("ListAttachedPolicies", "POST", "/attached-policies/{target}"),
+    ("ListTargetsForPolicy", "POST", "/policy-targets/{policyName}"),
+    ("AttachPrincipalPolicy", "PUT", "/principal-policies/{policyName}"),
+    ("DetachPrincipalPolicy", "DELETE", "/principal-policies/{policyName}"),
+    ("ListPrincipalPolicies", "GET", "/principal-policies"),
 ];
 
 /// Method and path of an operation: members that the path has no place for go into the query.
@@ -64,4 +88,9 @@ pub fn encoded(text: &str) -> String {
     let encode =
         |byte: u8| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(encode).collect()
+}
+
+/// Every operation that the tests know.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.iter().map(|(name, ..)| *name)
 }
