@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::broker::Limits;
+use crate::broker::{Limits, Outside};
 use crate::clock;
 use crate::engine::{SWITCHES, Switch};
 use crate::faults::Fault;
@@ -47,6 +47,18 @@ pub(crate) struct Serve {
     /// Address of MQTT without TLS: on loopback only, for any client id; off unless given
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub(crate) mqtt: Option<SocketAddr>,
+    /// Serve the things of another MQTT broker as well, as its client
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub(crate) broker: Option<(String, u16)>,
+    /// Authority of that broker's certificate: PEM; with it the connection is TLS
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    pub(crate) broker_ca: Option<PathBuf>,
+    /// Our certificate for that broker: PEM
+    #[arg(long, value_name = "FILE", requires_all = ["broker_ca", "broker_key"])]
+    pub(crate) broker_cert: Option<PathBuf>,
+    /// Its private key: PEM
+    #[arg(long, value_name = "FILE", requires = "broker_cert")]
+    pub(crate) broker_key: Option<PathBuf>,
     /// The region in ARNs
     #[arg(long, default_value = "us-east-1")]
     pub(crate) region: String,
@@ -83,6 +95,13 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
+    /// The broker to attach to, if there is one.
+    pub(crate) fn outside(&self) -> Option<Outside> {
+        let (host, port) = self.broker.clone()?;
+        let certificate = self.broker_cert.clone().zip(self.broker_key.clone());
+        Some(Outside { host, port, ca: self.broker_ca.clone(), certificate })
+    }
+
     /// AWS's limits on one connection, less those that were lifted.
     pub(crate) fn limits(&self) -> Limits {
         let mut limits = Limits { require_sni: self.strict_sni, ..Limits::default() };
@@ -150,6 +169,13 @@ fn switches() -> String {
     help
 }
 
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let expected = || "expected HOST:PORT".to_owned();
+    let (host, port) = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).ok_or_else(expected)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok((host.to_owned(), port.parse().map_err(|_| expected())?))
+}
+
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| "expected ADDRESS:PORT".to_owned())?;
     if !address.ip().is_loopback() {
@@ -167,6 +193,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn another_broker() {
+        assert_eq!(host_and_port("localhost:1883"), Ok(("localhost".to_owned(), 1883)));
+        assert_eq!(host_and_port("[::1]:8883"), Ok(("::1".to_owned(), 8883)));
+        assert!(host_and_port("localhost").is_err() && host_and_port(":1").is_err());
     }
 
     #[test]

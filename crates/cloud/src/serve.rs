@@ -46,6 +46,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     let faults = Arc::new(Faults::default());
     let identity = identity(&options, rows.identity)?;
     let limits = options.limits();
+    let outside = options.outside();
     let credentials = Credentials { access_key: options.s3_access_key, secret_key: options.s3_secret_key };
 
     let storage = Storage::open(folder.path.join("objects"), clock.clone(), store.clone(), &rows.objects)?;
@@ -92,6 +93,11 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     tokio::spawn(objects.serve(s3));
     let timers = cloud.clone();
     tokio::spawn(async move { timers.run_timers().await });
+
+    if let Some(outside) = outside {
+        let attachment = broker.attach(&outside).context("--broker")?;
+        tokio::spawn(attachment.run(cloud.clone()));
+    }
 
     say(&ready)?;
     tracing::info!(%ready, "serving");

@@ -45,7 +45,7 @@ pub(super) async fn run(
     let first = timeout(broker.limits.handshake, read_connect(&mut stream, &mut input, &broker)).await;
     let Ok(Some((mut codec, connect))) = first else { return };
     let mut output = BytesMut::new();
-    match Connection::admit(connect, codec.version(), peer, &input, broker, service) {
+    match Connection::admit(connect, codec.version(), peer, broker, service) {
         Err(refusal) => {
             tracing::debug!(?refusal, "CONNECT refused");
             codec.refuse(refusal, &mut output);
@@ -128,15 +128,10 @@ impl Connection {
         connect: Result<Connect, Refusal>,
         version: Version,
         peer: Peer,
-        early: &[u8],
         broker: Arc<Embedded>,
         service: Arc<dyn Service>,
     ) -> Result<(Self, Welcome), Refusal> {
         let connect = connect?;
-        // AWS asks clients to wait for the CONNACK with everything else.
-        if !early.is_empty() {
-            return Err(Refusal::NotAuthorized);
-        }
         let assigned_client_id = connect.client_id.is_empty();
         let client_id: Arc<str> = match &*connect.client_id {
             "" => format!("{:032x}", fastrand::u128(..)).into(),
@@ -194,6 +189,11 @@ impl Connection {
         input: &mut BytesMut,
         output: &mut BytesMut,
     ) -> Close {
+        // AWS asks clients to wait for the CONNACK. Whether one that does not is noticed would be chance here, so
+        // none is blamed for it.
+        if let Err(close) = self.handle_all(codec, input, output) {
+            return self.leave(close, stream, output).await;
+        }
         let mut heard = Instant::now();
         let mut throttle = Throttle::new(&self.broker.limits);
         let mut replays = self.broker.state().replay(self.id, self.broker.now()).then(next_second);

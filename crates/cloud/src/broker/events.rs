@@ -56,15 +56,16 @@ fn event(client_id: &str, link: &Link, kind: &str, what: &str, now: u64, more: V
         "sessionIdentifier": link.session_identifier,
         "principalIdentifier": link.principal,
     });
-    if kind == "presence" {
-        // Rises with every connection of a client, which is all that its readers may rely on.
-        payload["versionNumber"] = json!(link.id);
-        if let Some(thing) = &link.thing {
-            payload["thingName"] = json!(**thing);
+    // The version rises with every connection of a client, which is all that its readers may rely on.
+    let presence = match (kind, &link.thing) {
+        ("presence", Some(thing)) => json!({ "versionNumber": link.id, "thingName": **thing }),
+        ("presence", None) => json!({ "versionNumber": link.id }),
+        _ => Value::Null,
+    };
+    for more in [presence, more] {
+        if let (Some(members), Value::Object(more)) = (payload.as_object_mut(), more) {
+            members.extend(more);
         }
-    }
-    if let (Some(members), Value::Object(more)) = (payload.as_object_mut(), more) {
-        members.extend(more);
     }
     Some(Event { topic: format!("$aws/events/{kind}/{what}/{client_id}"), payload })
 }

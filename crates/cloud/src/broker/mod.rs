@@ -9,13 +9,14 @@ mod events;
 mod limits;
 mod listener;
 mod outbox;
+mod outside;
 mod packet;
 mod routes;
 mod session;
 mod state;
 mod topic;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use crate::identity::{self, Identity};
 use close::Close;
 pub(crate) use limits::Limits;
+pub(crate) use outside::{Attachment, Outside};
 use packet::Message;
 use state::{Now, State};
 
@@ -58,6 +60,7 @@ struct Embedded {
     clock: Clock,
     started: Instant,
     state: Mutex<State>,
+    outside: OnceLock<outside::Sender>,
 }
 
 impl Broker {
@@ -69,6 +72,7 @@ impl Broker {
             identity,
             clock,
             started: Instant::now(),
+            outside: OnceLock::new(),
         });
         let weak = Arc::downgrade(&embedded);
         embedded.identity.on_revoked(move |certificate| {
@@ -91,14 +95,30 @@ impl Broker {
         listener::serve(&self.0, service, mqtts, mqtt).await
     }
 
+    /// Serves the things of another broker too. The attachment does so while it is `run`.
+    pub(crate) fn attach(&self, outside: &Outside) -> Result<Attachment, outside::Error> {
+        let (sender, attachment) = outside::connect(outside)?;
+        self.0.outside.set(sender).map_err(|_| outside::Error::Twice)?;
+        Ok(attachment)
+    }
+
     /// To everyone subscribed, at QoS 1 where the subscription has it.
     pub(crate) fn publish(&self, topic: &str, payload: Bytes) {
+        if let Some(outside) = self.0.outside.get() {
+            outside.publish(topic, payload.clone());
+        }
         let now = self.0.now();
         self.0.state().publish(Message::new(topic, payload), None, now);
     }
 
     /// Straight to one connection, whether it subscribed or not: QoS 0, or that of its subscription.
     pub(crate) fn send(&self, to: ConnectionId, topic: &str, payload: Bytes) {
+        if to == outside::CONNECTION {
+            if let Some(outside) = self.0.outside.get() {
+                outside.publish(topic, payload);
+            }
+            return;
+        }
         let now = self.0.now();
         self.0.state().send(to, Message::new(topic, payload), now);
     }
@@ -116,10 +136,12 @@ impl Broker {
         self.0.state().refuse(client_id, times);
     }
 
+    #[cfg(test)]
     pub(crate) fn is_connected(&self, client_id: &str) -> bool {
         self.0.state().is_connected(client_id)
     }
 
+    #[cfg(test)]
     pub(crate) fn connections(&self) -> usize {
         self.0.state().connections()
     }

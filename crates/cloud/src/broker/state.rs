@@ -280,10 +280,12 @@ impl State {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn is_connected(&self, client_id: &str) -> bool {
         self.sessions.get(client_id).is_some_and(|session| session.link.is_some())
     }
 
+    #[cfg(test)]
     pub(super) fn connections(&self) -> usize {
         self.connections.len()
     }

@@ -94,6 +94,15 @@ pub(crate) fn jobs_thing(topic: &str) -> Option<&str> {
     (!thing.is_empty() && rest.starts_with("jobs/")).then_some(thing)
 }
 
+/// Whether it is what a device asks, rather than what the service answers. By position, since jobs may have any name.
+pub(super) fn is_jobs_request(topic: &str) -> bool {
+    let mut levels = topic.split('/').skip(4);
+    matches!(
+        (levels.next(), levels.next(), levels.next()),
+        (Some("get" | "start-next"), None, None) | (Some(_), Some("get" | "update"), None)
+    )
+}
+
 /// As AWS matches: `a/#` is not for `a`, and a wildcard at the beginning is not for reserved topics.
 pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     if is_reserved(topic) && filter.starts_with(['+', '#']) {
@@ -170,6 +179,26 @@ mod tests {
         assert_eq!(jobs_thing("$aws/things/lamp/shadow/get"), None);
         assert_eq!(jobs_thing("$aws/things//jobs/get"), None);
         assert_eq!(jobs_thing("x/$aws/things/lamp/jobs/get"), None);
+    }
+
+    #[test]
+    fn requests() {
+        for (rest, expected) in [
+            ("get", true),
+            ("start-next", true),
+            ("$next/get", true),
+            ("job-1/update", true),
+            ("get/get", true),
+            ("accepted/get", true),
+            ("get/accepted", false),
+            ("start-next/rejected", false),
+            ("job-1/update/accepted", false),
+            ("get/get/accepted", false),
+            ("notify", false),
+            ("notify-next", false),
+        ] {
+            assert_eq!(is_jobs_request(&format!("$aws/things/lamp/jobs/{rest}")), expected, "{rest}");
+        }
     }
 
     #[test]

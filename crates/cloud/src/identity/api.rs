@@ -54,9 +54,8 @@ impl Call<'_> {
     fn create_keys_and_certificate(&self, registry: &mut Registry) -> Answer {
         let (issued, private) = registry.authority.issue().map_err(|error| internal(&error))?;
         let public = rcgen::KeyPair::from_pem(&private).map_err(|error| internal(&error))?.public_key_pem();
-        let mut answer = self.add(registry, &issued, self.initial_status());
-        answer["keyPair"] = json!({ "PublicKey": public, "PrivateKey": private });
-        Ok(answer)
+        let answer = self.add(registry, &issued, self.initial_status());
+        Ok(with(answer, json!({ "keyPair": { "PublicKey": public, "PrivateKey": private } })))
     }
 
     fn create_certificate_from_csr(&self, registry: &mut Registry) -> Answer {
@@ -107,17 +106,13 @@ impl Call<'_> {
     fn describe_certificate(&self, registry: &Registry) -> Answer {
         let id = self.required("certificateId")?;
         let certificate = find(registry, id)?;
-        let mut description = self.summary(id, certificate);
         let more = json!({
             "certificatePem": certificate.pem,
             "ownedBy": self.account,
             "lastModifiedDate": certificate.modified,
             "customerVersion": 1,
         });
-        if let (Some(members), Value::Object(more)) = (description.as_object_mut(), more) {
-            members.extend(more);
-        }
-        Ok(json!({ "certificateDescription": description }))
+        Ok(json!({ "certificateDescription": with(self.summary(id, certificate), more) }))
     }
 
     fn summary(&self, id: &str, certificate: &Certificate) -> Value {
@@ -135,13 +130,12 @@ impl Call<'_> {
         let after = self.get("marker").unwrap_or_default();
         let mut rest = registry.certificates.iter().filter(|(id, _)| id.as_str() > after);
         let page: Vec<_> = rest.by_ref().take(size).collect();
-        let mut answer = json!({
-            "certificates": page.iter().map(|(id, found)| self.summary(id, found)).collect::<Vec<_>>(),
-        });
-        if let (Some((last, _)), Some(_)) = (page.last(), rest.next()) {
-            answer["nextMarker"] = json!(last);
-        }
-        Ok(answer)
+        let certificates: Vec<_> = page.iter().map(|(id, found)| self.summary(id, found)).collect();
+        let answer = json!({ "certificates": certificates });
+        Ok(match (page.last(), rest.next()) {
+            (Some((last, _)), Some(_)) => with(answer, json!({ "nextMarker": last })),
+            _ => answer,
+        })
     }
 
     fn update_certificate(&self, registry: &mut Registry) -> Answer {
@@ -315,6 +309,14 @@ impl Call<'_> {
     fn policy_arn(&self, name: &str) -> String {
         format!("arn:aws:iot:{}:{}:policy/{name}", self.region, self.account)
     }
+}
+
+/// An object with the members of another.
+fn with(mut object: Value, more: Value) -> Value {
+    if let (Some(members), Value::Object(more)) = (object.as_object_mut(), more) {
+        members.extend(more);
+    }
+    object
 }
 
 fn find<'r>(registry: &'r Registry, id: &str) -> Result<&'r Certificate, ApiError> {

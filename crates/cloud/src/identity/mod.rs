@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::engine::{ApiError, Change};
 
-pub(crate) use policy::{Action, Document, Rules, Subject};
+pub(crate) use policy::{Action, Rules, Subject};
 pub(crate) use registry::{Principal, Status};
 pub(crate) use thing::{ThingFiles, write_files};
 
@@ -31,12 +31,15 @@ pub(crate) const DEVICE_POLICY_NAME: &str = "fleethand-device";
 #[derive(Clone)]
 pub(crate) struct Identity(Arc<Inner>);
 
+/// Hears of a certificate that stopped being active.
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
 struct Inner {
     region: String,
     account: String,
     server_names: Vec<String>,
     registry: Mutex<registry::Registry>,
-    revoked: Mutex<Vec<Box<dyn Fn(&str) + Send + Sync>>>,
+    revoked: Mutex<Vec<Tell>>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -147,13 +147,12 @@ async fn conn_duplicate_client_id() {
 }
 
 #[tokio::test]
-async fn a_client_waits_for_its_connack() {
+async fn a_client_that_does_not_wait_for_its_connack_is_served() {
     let cloud = Cloud::start().await;
     let mut raw = cloud.raw().await;
-    let early = [Hello::v3("eager").bytes(), vec![0xC0, 0]].concat();
-    raw.write(&early).await;
-    assert_ne!(raw.read().await.map(|(_, body)| body[1]), Some(0));
-    raw.closed().await;
+    raw.write(&[Hello::v3("eager").bytes(), vec![0xC0, 0]].concat()).await;
+    assert_eq!(raw.read().await, Some((0x20, vec![0, 0])));
+    assert_eq!(raw.read().await, Some((0xD0, vec![])));
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
     while cloud.broker.is_connected("stuck") {
         assert!(sent < 10_000, "it should have been disconnected by now");
         cloud.broker.0.state().publish(
-            packet::Message { at_least_once: false, ..packet::Message::new("flood", big.clone()) },
+            Message { at_least_once: false, ..Message::new("flood", big.clone()) },
             None,
             Now { cloud: 0, real: sent * 20 },
         );
@@ -93,7 +93,10 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
         }
     }
     let event: serde_json::Value = serde_json::from_slice(&watcher.message().await.payload).unwrap();
-    assert_eq!((event["clientId"].as_str(), event["disconnectReason"].as_str()), (Some("stuck"), Some("THROTTLED")));
+    assert_eq!(
+        (event["clientId"].as_str(), event["disconnectReason"].as_str()),
+        (Some("stuck"), Some("THROTTLED"))
+    );
 }
 
 proptest! {

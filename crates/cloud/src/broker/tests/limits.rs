@@ -117,7 +117,11 @@ async fn filters_per_subscribe_and_subscriptions_per_connection() {
         assert_eq!(three.subscribe(&filters).await, vec![0; filters.len()]);
         assert_eq!(five.subscribe(&filters).await, vec![0; filters.len()]);
     }
-    assert_eq!(three.subscribe(&[("one/more", 0), ("topic/1", 1)]).await, [0x80, 1], "a known one may be renewed");
+    assert_eq!(
+        three.subscribe(&[("one/more", 0), ("topic/1", 1)]).await,
+        [0x80, 1],
+        "a known one may be renewed"
+    );
     assert_eq!(five.subscribe(&[("one/more", 0)]).await, [0x97]);
     five.nothing_more().await;
 
@@ -163,8 +167,7 @@ async fn subscription_identifiers_are_not_there() {
 
 #[tokio::test]
 async fn too_many_bytes_are_delayed_and_not_lost() {
-    let limits =
-        Limits { bytes_per_second: Some(1000), publishes_per_second: None, ..Limits::default() };
+    let limits = Limits { bytes_per_second: Some(1000), publishes_per_second: None, ..Limits::default() };
     let cloud = Cloud::with(limits).await;
     let mut receiver = cloud.v3("receiver").await;
     receiver.subscribe(&[("a", 0)]).await;

@@ -5,6 +5,7 @@ mod connecting;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod outside;
 mod routing;
 mod sessions;
 mod tls;

@@ -50,7 +50,11 @@ async fn answers_go_to_the_asking_connection_alone() {
     let topic = "$aws/things/lamp/jobs/get";
     other.subscribe(&[("$aws/things/lamp/jobs/#", 1)]).await;
     device.publish(topic, b"1", None).await;
-    assert_eq!(device.message().await, got("$aws/things/lamp/jobs/get/accepted", "1"), "without a subscription");
+    assert_eq!(
+        device.message().await,
+        got("$aws/things/lamp/jobs/get/accepted", "1"),
+        "without a subscription"
+    );
     // With a subscription at QoS 1 the answer has it too.
     device.subscribe(&[("$aws/things/lamp/jobs/get/+", 1)]).await;
     device.publish(topic, b"2", None).await;
