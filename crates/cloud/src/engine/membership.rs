@@ -1,5 +1,7 @@
 //! Which things a job is for, and what happens to continuous jobs when that changes.
 
+use std::collections::BTreeSet;
+
 use super::Engine;
 use super::errors::Violation;
 use super::interface::{ApiError, Time};
@@ -89,21 +91,25 @@ impl Engine {
         });
     }
 
-    /// A thing has joined or left groups: continuous jobs follow.
-    pub(super) fn membership_changed(&mut self, now: Time, thing: &str) {
-        let jobs: Vec<String> = self.continuous.iter().cloned().collect();
-        for job_id in jobs {
-            let Some(job) = self.jobs.get(&job_id) else { continue };
+    /// The continuous jobs that are for this thing now.
+    pub(super) fn followed(&self, thing: &str) -> BTreeSet<String> {
+        let jobs = self.continuous.iter().filter_map(|id| self.jobs.get(id));
+        jobs.filter(|job| self.is_target(job, thing)).map(|job| job.id.clone()).collect()
+    }
+
+    /// A thing, or the targets of a job, have changed: continuous jobs that were not for the thing `before` begin,
+    /// others end.
+    pub(super) fn membership_changed(&mut self, now: Time, thing: &str, before: &BTreeSet<String>) {
+        let after = self.followed(thing);
+        for job_id in before.symmetric_difference(&after) {
+            let Some(job) = self.jobs.get(job_id) else { continue };
             let target = job.live.things.get(thing);
             let involved = target.is_some_and(|target| target.waiting || target.pending().is_some());
-            let left = target.and_then(Target::latest).is_some_and(|latest| latest.status == Status::Removed);
-            match (self.is_target(job, thing), involved) {
-                (true, false) if target.is_none() || left => self.join(now, &job_id, thing),
-                (false, true) => {
-                    self.end(now, &job_id, thing, Status::Removed, false);
-                    self.review(now, &job_id);
-                }
-                _ => {}
+            let removed = target.and_then(Target::latest).is_none_or(|latest| latest.status == Status::Removed);
+            if after.contains(job_id) && !involved && removed {
+                self.join(now, job_id, thing);
+            } else if before.contains(job_id) && involved {
+                self.remove_target(now, job_id, thing);
             }
         }
     }
@@ -122,31 +128,24 @@ impl Engine {
     pub(super) fn thing_gone(&mut self, now: Time, thing: &str, forget: bool) {
         let jobs = self.queues.get(thing).map(|queue| queue.jobs.clone()).unwrap_or_default();
         for (_, job_id) in jobs {
-            let Some(target) = self.jobs.get(&job_id).and_then(|job| job.live.things.get(thing)) else {
-                continue;
-            };
             if forget {
                 self.change(&job_id, thing, |target| *target = Target::default());
-            } else if target.waiting || target.pending().is_some() {
-                self.end_if_pending(now, &job_id, thing);
+                self.review(now, &job_id);
+            } else {
+                self.remove_target(now, &job_id, thing);
             }
-            self.review(now, &job_id);
         }
     }
 
-    fn end_if_pending(&mut self, now: Time, job_id: &str, thing: &str) {
-        let pending = |engine: &Engine| {
-            engine
-                .jobs
-                .get(job_id)
-                .and_then(|job| job.live.things.get(thing))
-                .is_some_and(|t| t.pending().is_some())
-        };
-        if pending(self) {
+    /// The job is not for this thing any more.
+    fn remove_target(&mut self, now: Time, job_id: &str, thing: &str) {
+        let Some(target) = self.jobs.get(job_id).and_then(|job| job.live.things.get(thing)) else { return };
+        if target.pending().is_some() {
             self.end(now, job_id, thing, Status::Removed, false);
-        } else {
+        } else if target.waiting {
             self.change(job_id, thing, |target| target.waiting = false);
         }
+        self.review(now, job_id);
     }
 }
 

@@ -135,6 +135,7 @@ impl Engine {
             return Err(invalid(format!("Thing group {name} has child groups and cannot be deleted")));
         }
         let (members, parent) = (group.members.clone(), group.parent.clone());
+        let before: Vec<_> = members.iter().map(|thing| self.followed(thing)).collect();
         for thing in &members {
             self.leave(thing, &name);
         }
@@ -142,8 +143,8 @@ impl Engine {
             parent.children.remove(&name);
         }
         self.registry.groups.remove(&name);
-        for thing in &members {
-            self.membership_changed(now, thing);
+        for (thing, before) in members.iter().zip(before) {
+            self.membership_changed(now, thing, &before);
         }
         self.dirty.note(|| Row::Group(name));
         Ok(empty())
@@ -204,21 +205,23 @@ impl Engine {
         if !groups.contains(&group) && groups.len() >= MOST_GROUPS_OF_A_THING {
             return Err(invalid(format!("A thing can be in {MOST_GROUPS_OF_A_THING} thing groups")));
         }
+        let before = self.followed(&thing);
         if let Some(entry) = self.registry.things.get_mut(&thing) {
             entry.groups.insert(group.clone());
         }
         if let Some(entry) = self.registry.groups.get_mut(&group) {
             entry.members.insert(thing.clone());
         }
-        self.membership_changed(now, &thing);
+        self.membership_changed(now, &thing, &before);
         self.dirty.note(|| Row::Thing(thing));
         Ok(empty())
     }
 
     pub(super) fn remove_from_group(&mut self, now: Time, input: &Input) -> Result {
         let (thing, group) = self.thing_and_group(input)?;
+        let before = self.followed(&thing);
         self.leave(&thing, &group);
-        self.membership_changed(now, &thing);
+        self.membership_changed(now, &thing, &before);
         Ok(empty())
     }
 

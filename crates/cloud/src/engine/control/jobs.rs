@@ -63,8 +63,8 @@ impl Engine {
             return Err(ApiError::limit_exceeded(format!("The limit of {limit} active jobs is reached")));
         }
 
-        let mut answer = self.job_answer(&id, source.description.as_ref().or(description.as_ref()));
-        put(&mut answer, "description", description.clone());
+        let description = description.or(source.description);
+        let answer = self.job_answer(&id, description.as_ref());
         let job = Job {
             id: id.clone(),
             seq: self.count(),
@@ -74,7 +74,7 @@ impl Engine {
             document: source.document,
             raw_document: source.raw_document,
             document_source: source.document_source,
-            description: description.or(source.description),
+            description,
             config,
             next_phase: scheduling.as_ref().and_then(|schedule| schedule.next_change(now)),
             scheduling,
@@ -277,14 +277,15 @@ impl Engine {
             self.check_target(&format!("targets.{}.member", index + 1), target)?;
         }
         let answer = self.job_answer(&id, job.description.as_ref());
+        let things: Vec<String> = targets.iter().flat_map(|arn| self.things_of(arn)).collect();
+        let before: Vec<_> = things.iter().map(|thing| self.followed(thing)).collect();
         self.edit_job(&id, |job| {
             job.targets = all;
             job.comment = comment.or(job.comment.take());
             job.updated_at = now;
         });
-        let things: Vec<String> = targets.iter().flat_map(|arn| self.things_of(arn)).collect();
-        for thing in things {
-            self.membership_changed(now, &thing);
+        for (thing, before) in things.iter().zip(before) {
+            self.membership_changed(now, thing, &before);
         }
         Ok(answer.into())
     }

@@ -1,4 +1,9 @@
 //! The engine against the contract.
 
+mod control;
+mod device;
+mod notify;
+mod property;
+mod schedule;
 mod support;
 mod vectors;
