@@ -105,7 +105,8 @@ impl Engine {
             let Some(job) = self.jobs.get(job_id) else { continue };
             let target = job.live.things.get(thing);
             let involved = target.is_some_and(|target| target.waiting || target.pending().is_some());
-            let removed = target.and_then(Target::latest).is_none_or(|latest| latest.status == Status::Removed);
+            let removed =
+                target.and_then(Target::latest).is_none_or(|latest| latest.status == Status::Removed);
             if after.contains(job_id) && !involved && removed {
                 self.join(now, job_id, thing);
             } else if before.contains(job_id) && involved {

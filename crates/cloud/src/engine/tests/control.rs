@@ -77,7 +77,9 @@ fn create_job_refuses() {
         retry(json!([{"failureType": "REJECTED", "numberOfRetries": 1}])),
         retry(json!([{"failureType": "FAILED", "numberOfRetries": 11}])),
         retry(json!([{"failureType": "FAILED"}])),
-        retry(json!([{"failureType": "FAILED", "numberOfRetries": 6}, {"failureType": "TIMED_OUT", "numberOfRetries": 6}])),
+        retry(
+            json!([{"failureType": "FAILED", "numberOfRetries": 6}, {"failureType": "TIMED_OUT", "numberOfRetries": 6}]),
+        ),
         retry(json!([{"failureType": "TIMED_OUT", "numberOfRetries": 1}])),
         json!({"destinationPackageVersions": ["arn:aws:iot:us-east-1:123456789012:package/a"]}),
         json!({"destinationPackageVersions": vec![arn("package/a/version/1"); 26]}),
@@ -111,7 +113,8 @@ fn a_broken_member_is_named() {
         "1 validation error detected: Value '10081' at 'timeoutConfig.inProgressTimeoutInMinutes' failed to satisfy \
          constraint: Member must have value less than or equal to 10080"
     );
-    let exists = |cloud: &mut Cloud| cloud.call("CreateJob", json!({"jobId": "a"}), job_body(&["thing/d"], json!({})));
+    let exists =
+        |cloud: &mut Cloud| cloud.call("CreateJob", json!({"jobId": "a"}), job_body(&["thing/d"], json!({})));
     exists(&mut cloud).unwrap();
     let error = exists(&mut cloud).unwrap_err();
     assert_eq!((error.http, &error.extra["resourceArn"]), (409, &json!(arn("job/a"))));
@@ -122,7 +125,11 @@ fn a_document_from_s3_is_read_once() {
     let mut cloud = Cloud::new();
     cloud.thing("d");
     let source = "https://docs.s3.us-east-1.amazonaws.com/job.json";
-    cloud.ok("CreateJob", json!({"jobId": "a"}), json!({"targets": [arn("thing/d")], "documentSource": source}));
+    cloud.ok(
+        "CreateJob",
+        json!({"jobId": "a"}),
+        json!({"targets": [arn("thing/d")], "documentSource": source}),
+    );
     let described = cloud.ok("DescribeJob", json!({"jobId": "a"}), Value::Null);
     assert_eq!(described["documentSource"], source);
     assert_eq!(cloud.answer("d", "a/get", json!({}))["execution"]["jobDocument"]["operation"], "install");
@@ -134,7 +141,8 @@ fn exponential_rollout_follows_success() {
     let rate = json!({"baseRatePerMinute": 2, "incrementFactor": 3,
         "rateIncreaseCriteria": {"numberOfSucceededThings": 2}});
     cloud.job("a", &["thinggroup/fleet"], json!({"jobExecutionsRolloutConfig": {"exponentialRate": rate}}));
-    let queued = |cloud: &mut Cloud| cloud.describe_job("a")["jobProcessDetails"]["numberOfQueuedThings"].clone();
+    let queued =
+        |cloud: &mut Cloud| cloud.describe_job("a")["jobProcessDetails"]["numberOfQueuedThings"].clone();
     assert_eq!(queued(&mut cloud), 2);
     assert_eq!(cloud.describe_job("a")["isConcurrent"], true);
     cloud.at(60);
@@ -230,11 +238,17 @@ fn more_targets_for_a_continuous_job() {
     cloud.ok("AssociateTargetsWithJob", json!({"jobId": "a"}), more.clone());
     assert_eq!(status(&mut cloud, "a", "x"), "QUEUED");
     assert_eq!(cloud.describe_job("a")["targets"].as_array().unwrap().len(), 2);
-    assert_eq!(cloud.err("AssociateTargetsWithJob", json!({"jobId": "snap"}), more), "InvalidRequestException");
+    assert_eq!(
+        cloud.err("AssociateTargetsWithJob", json!({"jobId": "snap"}), more),
+        "InvalidRequestException"
+    );
     let many = json!({"targets": (0..101).map(|n| arn(&format!("thing/t{n}"))).collect::<Vec<_>>()});
     assert_eq!(cloud.err("AssociateTargetsWithJob", json!({"jobId": "a"}), many), "LimitExceededException");
     let ghost = json!({"targets": [arn("thing/ghost")]});
-    assert_eq!(cloud.err("AssociateTargetsWithJob", json!({"jobId": "a"}), ghost), "ResourceNotFoundException");
+    assert_eq!(
+        cloud.err("AssociateTargetsWithJob", json!({"jobId": "a"}), ghost),
+        "ResourceNotFoundException"
+    );
 }
 
 #[test]
@@ -266,7 +280,10 @@ fn single_executions_are_canceled_and_deleted_by_the_rules() {
         params
     };
     let number = with(&d1, "executionNumber", json!(1));
-    assert_eq!(cloud.err("DeleteJobExecution", number.clone(), Value::Null), "InvalidStateTransitionException");
+    assert_eq!(
+        cloud.err("DeleteJobExecution", number.clone(), Value::Null),
+        "InvalidStateTransitionException"
+    );
     let wrong = with(&d1, "executionNumber", json!(2));
     assert_eq!(cloud.err("DeleteJobExecution", wrong, Value::Null), "ResourceNotFoundException");
     cloud.ok("CancelJobExecution", with(&d1, "force", json!(true)), Value::Null);
@@ -302,7 +319,10 @@ fn updating_a_job() {
     let job = cloud.describe_job("a");
     assert_eq!((&job["reasonCode"], &job["comment"]), (&json!("OPERATOR_1"), &json!("stop")));
     assert_eq!(cloud.err("UpdateJob", json!({"jobId": "a"}), json!({})), "InvalidRequestException");
-    assert_eq!(cloud.err("CancelJob", json!({"jobId": "a"}), json!({"reasonCode": "small"})), "InvalidRequestException");
+    assert_eq!(
+        cloud.err("CancelJob", json!({"jobId": "a"}), json!({"reasonCode": "small"})),
+        "InvalidRequestException"
+    );
 }
 
 #[test]
@@ -343,9 +363,7 @@ fn active_jobs_are_limited() {
 #[test]
 fn events_can_be_turned_off() {
     let mut cloud = fleet(1);
-    let events = |job: bool, execution: bool| {
-        json!({"eventConfigurations": {"JOB": {"Enabled": job}, "JOB_EXECUTION": {"Enabled": execution}}})
-    };
+    let events = |job: bool, execution: bool| json!({"eventConfigurations": {"JOB": {"Enabled": job}, "JOB_EXECUTION": {"Enabled": execution}}});
     cloud.ok("UpdateEventConfigurations", Value::Null, events(false, true));
     cloud.job("a", &["thinggroup/fleet"], json!({}));
     cloud.device("d1", "a/update", json!({"status": "REJECTED"}));
@@ -380,7 +398,10 @@ fn templates() {
     cloud.ok("CreateJobTemplate", json!({"jobTemplateId": "u"}), of_job);
     let shown = cloud.ok("DescribeJobTemplate", json!({"jobTemplateId": "u"}), Value::Null);
     assert_eq!(shown["document"], "{\"operation\":\"install\"}");
-    assert_eq!(cloud.ok("ListJobTemplates", json!({}), Value::Null)["jobTemplates"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        cloud.ok("ListJobTemplates", json!({}), Value::Null)["jobTemplates"].as_array().unwrap().len(),
+        2
+    );
     cloud.ok("DeleteJobTemplate", json!({"jobTemplateId": "t"}), Value::Null);
     let gone = json!({"targets": [arn("thing/d1")], "jobTemplateArn": made["jobTemplateArn"]});
     assert_eq!(cloud.err("CreateJob", json!({"jobId": "b"}), gone), "ResourceNotFoundException");
@@ -392,7 +413,8 @@ fn managed_templates() {
     let listed = cloud.ok("ListManagedJobTemplates", json!({"templateName": "AWS-Run-Command"}), Value::Null);
     let template = &listed["managedJobTemplates"][0];
     assert_eq!(template["templateArn"], "arn:aws:iot:us-east-1::jobtemplate/AWS-Run-Command:1.0");
-    let shown = cloud.ok("DescribeManagedJobTemplate", json!({"templateName": "AWS-Run-Command"}), Value::Null);
+    let shown =
+        cloud.ok("DescribeManagedJobTemplate", json!({"templateName": "AWS-Run-Command"}), Value::Null);
     assert_eq!(shown["documentParameters"][0]["key"], "command");
     let body = |more: Value| {
         let mut body = json!({"targets": [arn("thing/d1")], "jobTemplateArn": template["templateArn"]});
@@ -444,7 +466,8 @@ fn pages() {
         assert_eq!(cloud.err(op, params, Value::Null), "InvalidRequestException");
     }
     cloud.ok("CancelJob", json!({"jobId": "j2"}), Value::Null);
-    let canceled = cloud.ok("ListJobs", json!({"status": "CANCELED", "thingGroupName": "fleet"}), Value::Null);
+    let canceled =
+        cloud.ok("ListJobs", json!({"status": "CANCELED", "thingGroupName": "fleet"}), Value::Null);
     assert_eq!(canceled["jobs"][0]["jobId"], "j2");
     let one = json!({"thingName": "d1", "status": "CANCELED"});
     let listed = cloud.ok("ListJobExecutionsForThing", one, Value::Null);
@@ -459,19 +482,27 @@ fn the_registry() {
     let made = cloud.ok("CreateThing", name.clone(), attributes(json!({"model": "x1"})));
     assert_eq!(cloud.ok("CreateThing", name.clone(), attributes(json!({"model": "x1"}))), made);
     let other = cloud.call("CreateThing", name.clone(), attributes(json!({"model": "x2"}))).unwrap_err();
-    assert_eq!((other.kind, &other.extra["resourceId"]), ("ResourceAlreadyExistsException", &made["thingId"]));
+    assert_eq!(
+        (other.kind, &other.extra["resourceId"]),
+        ("ResourceAlreadyExistsException", &made["thingId"])
+    );
     let many = attributes(json!({"a": "1", "b": "2", "c": "3", "d": "4"}));
     assert_eq!(cloud.err("CreateThing", json!({"thingName": "e"}), many), "InvalidRequestException");
     assert_eq!(cloud.err("CreateThing", json!({"thingName": "a.b"}), Value::Null), "InvalidRequestException");
-    let merge = json!({"attributePayload": {"attributes": {"place": "hall"}, "merge": true}, "expectedVersion": 1});
+    let merge =
+        json!({"attributePayload": {"attributes": {"place": "hall"}, "merge": true}, "expectedVersion": 1});
     cloud.ok("UpdateThing", name.clone(), merge.clone());
     assert_eq!(cloud.err("UpdateThing", name.clone(), merge), "VersionConflictException");
     let shown = cloud.ok("DescribeThing", name.clone(), Value::Null);
     assert_eq!(shown["attributes"], json!({"model": "x1", "place": "hall"}));
     assert_eq!((&shown["version"], &shown["defaultClientId"]), (&json!(2), &json!("d")));
-    let by_attribute = json!({"attributeName": "place", "attributeValue": "ha", "usePrefixAttributeValue": true});
+    let by_attribute =
+        json!({"attributeName": "place", "attributeValue": "ha", "usePrefixAttributeValue": true});
     assert_eq!(cloud.ok("ListThings", by_attribute, Value::Null)["things"][0]["thingName"], "d");
-    assert_eq!(cloud.err("DescribeThing", json!({"thingName": "zz"}), Value::Null), "ResourceNotFoundException");
+    assert_eq!(
+        cloud.err("DescribeThing", json!({"thingName": "zz"}), Value::Null),
+        "ResourceNotFoundException"
+    );
     cloud.ok("DeleteThing", json!({"thingName": "zz"}), Value::Null);
 
     let mut parent = Value::Null;
@@ -481,10 +512,16 @@ fn the_registry() {
         parent = json!(group);
     }
     let deep = json!({"parentGroupName": "g7"});
-    assert_eq!(cloud.err("CreateThingGroup", json!({"thingGroupName": "g8"}), deep), "InvalidRequestException");
+    assert_eq!(
+        cloud.err("CreateThingGroup", json!({"thingGroupName": "g8"}), deep),
+        "InvalidRequestException"
+    );
     let shown = cloud.ok("DescribeThingGroup", json!({"thingGroupName": "g3"}), Value::Null);
     assert_eq!(shown["thingGroupMetadata"]["rootToParentThingGroups"][1]["groupName"], "g2");
-    assert_eq!(cloud.err("DeleteThingGroup", json!({"thingGroupName": "g3"}), Value::Null), "InvalidRequestException");
+    assert_eq!(
+        cloud.err("DeleteThingGroup", json!({"thingGroupName": "g3"}), Value::Null),
+        "InvalidRequestException"
+    );
     let by_arn = json!({"thingGroupArn": arn("thinggroup/g7"), "thingArn": arn("thing/d")});
     cloud.ok("AddThingToThingGroup", Value::Null, by_arn);
     let recursive = json!({"thingGroupName": "g1", "recursive": true});
@@ -494,8 +531,14 @@ fn the_registry() {
     let below = json!({"parentGroup": "g5", "recursive": true});
     assert_eq!(cloud.ok("ListThingGroups", below, Value::Null)["thingGroups"].as_array().unwrap().len(), 2);
     cloud.ok("DeleteThing", name, Value::Null);
-    assert_eq!(cloud.ok("ListThingsInThingGroup", json!({"thingGroupName": "g7"}), Value::Null)["things"], json!([]));
+    assert_eq!(
+        cloud.ok("ListThingsInThingGroup", json!({"thingGroupName": "g7"}), Value::Null)["things"],
+        json!([])
+    );
     let endpoint = cloud.ok("DescribeEndpoint", json!({"endpointType": "iot:Data-ATS"}), Value::Null);
     assert_eq!(endpoint["endpointAddress"], "localhost");
-    assert_eq!(cloud.err("DescribeEndpoint", json!({"endpointType": "x"}), Value::Null), "InvalidRequestException");
+    assert_eq!(
+        cloud.err("DescribeEndpoint", json!({"endpointType": "x"}), Value::Null),
+        "InvalidRequestException"
+    );
 }

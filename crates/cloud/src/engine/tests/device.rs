@@ -40,7 +40,10 @@ fn order_of_the_checks() {
     assert_eq!(code(&mut cloud, "a", json!({"status": "FAILED", "executionNumber": 2})), "ResourceNotFound");
     assert_eq!(code(&mut cloud, "a", json!({"status": "FAILED", "executionNumber": 1})), "accepted");
     assert_eq!(code(&mut cloud, "a", json!({"status": "FAILED", "expectedVersion": 1})), "VersionMismatch");
-    assert_eq!(code(&mut cloud, "a", json!({"status": "FAILED", "expectedVersion": 2})), "InvalidStateTransition");
+    assert_eq!(
+        code(&mut cloud, "a", json!({"status": "FAILED", "expectedVersion": 2})),
+        "InvalidStateTransition"
+    );
 }
 
 #[test]
@@ -67,7 +70,10 @@ fn status_details_are_replaced_as_a_whole_or_kept() {
         cloud.answer("d", "a/update", payload)["executionState"]["statusDetails"].clone()
     };
     let go = "IN_PROGRESS";
-    assert_eq!(details(json!({"status": go, "statusDetails": {"a": "1", "b": "2"}})), json!({"a": "1", "b": "2"}));
+    assert_eq!(
+        details(json!({"status": go, "statusDetails": {"a": "1", "b": "2"}})),
+        json!({"a": "1", "b": "2"})
+    );
     assert_eq!(details(json!({"status": go})), json!({"a": "1", "b": "2"}));
     assert_eq!(details(json!({"status": go, "statusDetails": {"c": "3"}})), json!({"c": "3"}));
     assert_eq!(details(json!({"status": go, "statusDetails": {}})), Value::Null);
@@ -89,7 +95,10 @@ fn a_retry_is_another_execution() {
     assert_eq!(cloud.describe_job("a")["status"], "COMPLETED");
     // Earlier executions stay, ended.
     let old = cloud.answer("d", "a/update", json!({"status": "SUCCEEDED", "executionNumber": 1}));
-    assert_eq!((&old["code"], &old["executionState"]["status"]), (&json!("InvalidStateTransition"), &json!("FAILED")));
+    assert_eq!(
+        (&old["code"], &old["executionState"]["status"]),
+        (&json!("InvalidStateTransition"), &json!("FAILED"))
+    );
     let listed = cloud.ok("ListJobExecutionsForThing", json!({"thingName": "d"}), Value::Null);
     let attempts: Vec<_> = listed["executionSummaries"].as_array().unwrap().iter().collect();
     assert_eq!(attempts.len(), 3);
@@ -136,7 +145,10 @@ fn timers() {
     assert_eq!(cloud.engine.next_timer().map(|at| at.secs()), Some(START + 14 * 60));
     cloud.at(14 * 60);
     let execution = cloud.execution("a", "d");
-    assert_eq!((&execution["status"], &execution["lastUpdatedAt"]), (&json!("TIMED_OUT"), &json!(START + 14 * 60)));
+    assert_eq!(
+        (&execution["status"], &execution["lastUpdatedAt"]),
+        (&json!("TIMED_OUT"), &json!(START + 14 * 60))
+    );
     assert_eq!(execution.get("approximateSecondsBeforeTimedOut"), None);
     assert_eq!(cloud.engine.next_timer(), None);
 }
@@ -151,8 +163,10 @@ fn a_jump_of_the_clock_fires_each_timer_at_its_own_time() {
     }
     cloud.at(100_000);
     let notified: Vec<_> = cloud.drain().into_iter().filter(|(topic, _)| topic.ends_with("notify")).collect();
-    let seen: Vec<_> =
-        notified.iter().map(|(topic, payload)| (&topic[..1], payload["timestamp"].as_i64().unwrap() - START)).collect();
+    let seen: Vec<_> = notified
+        .iter()
+        .map(|(topic, payload)| (&topic[..1], payload["timestamp"].as_i64().unwrap() - START))
+        .collect();
     assert_eq!(seen, [("y", 60), ("z", 120), ("x", 180)]);
 }
 
@@ -165,7 +179,10 @@ fn an_update_after_its_deadline_is_too_late() {
     let topic = "$aws/things/d/jobs/a/update";
     cloud.engine.device(cloud.now, "d", None, topic, br#"{"status":"SUCCEEDED"}"#);
     let last = cloud.drain().pop().unwrap();
-    assert_eq!((&last.1["code"], &last.1["executionState"]["status"]), (&json!("InvalidStateTransition"), &json!("TIMED_OUT")));
+    assert_eq!(
+        (&last.1["code"], &last.1["executionState"]["status"]),
+        (&json!("InvalidStateTransition"), &json!("TIMED_OUT"))
+    );
 }
 
 #[test]
@@ -203,15 +220,21 @@ fn over_https() {
     let mut call = |op: &str, params: Value, body: Value| {
         let mut params = params;
         params["thingName"] = json!("d");
-        cloud.engine.device_https(cloud.now, &request(op, &params, body)).map_err(|error| (error.http, error.kind))
+        cloud
+            .engine
+            .device_https(cloud.now, &request(op, &params, body))
+            .map_err(|error| (error.http, error.kind))
     };
     let pending = call("GetPendingJobExecutions", json!({}), Value::Null).unwrap();
     assert_eq!(pending["queuedJobs"][0]["jobId"], "a");
     assert_eq!(pending.get("timestamp"), None);
-    let started = call("StartNextPendingJobExecution", json!({}), json!({"statusDetails": {"k": "v"}})).unwrap();
-    let document: Value = serde_json::from_str(started["execution"]["jobDocument"].as_str().unwrap()).unwrap();
+    let started =
+        call("StartNextPendingJobExecution", json!({}), json!({"statusDetails": {"k": "v"}})).unwrap();
+    let document: Value =
+        serde_json::from_str(started["execution"]["jobDocument"].as_str().unwrap()).unwrap();
     assert_eq!(document["operation"], "install");
-    let described = call("DescribeJobExecution", json!({"jobId": "$next", "includeJobDocument": false}), Value::Null);
+    let described =
+        call("DescribeJobExecution", json!({"jobId": "$next", "includeJobDocument": false}), Value::Null);
     assert_eq!(described.unwrap()["execution"].get("jobDocument"), None);
     let update = |expected: i64| json!({"status": "SUCCEEDED", "expectedVersion": expected, "includeJobDocument": true});
     let refused = call("UpdateJobExecution", json!({"jobId": "a"}), update(7));
@@ -220,9 +243,18 @@ fn over_https() {
     assert!(accepted["jobDocument"].is_string());
     let ended = call("DescribeJobExecution", json!({"jobId": "a"}), Value::Null);
     assert_eq!(ended, Err((410, "TerminalStateException")));
-    assert_eq!(call("UpdateJobExecution", json!({"jobId": "a"}), update(3)), Err((409, "InvalidStateTransitionException")));
-    assert_eq!(call("UpdateJobExecution", json!({"jobId": "b"}), update(3)), Err((404, "ResourceNotFoundException")));
-    assert_eq!(call("UpdateJobExecution", json!({"jobId": "a"}), json!({})), Err((400, "InvalidRequestException")));
+    assert_eq!(
+        call("UpdateJobExecution", json!({"jobId": "a"}), update(3)),
+        Err((409, "InvalidStateTransitionException"))
+    );
+    assert_eq!(
+        call("UpdateJobExecution", json!({"jobId": "b"}), update(3)),
+        Err((404, "ResourceNotFoundException"))
+    );
+    assert_eq!(
+        call("UpdateJobExecution", json!({"jobId": "a"}), json!({})),
+        Err((400, "InvalidRequestException"))
+    );
 }
 
 #[test]
@@ -257,7 +289,8 @@ fn switches() {
     let messages = cloud.device("d", "b/update", update);
     assert_eq!(messages[2], ("d/jobs/notify-next".to_owned(), json!({})));
 
-    let mut cloud = Cloud::compat(&["status-details-strict=no", "get-lists-in-progress=no", "pending-get-cap=1"]);
+    let mut cloud =
+        Cloud::compat(&["status-details-strict=no", "get-lists-in-progress=no", "pending-get-cap=1"]);
     cloud.thing("d");
     cloud.job("a", &["thing/d"], json!({}));
     cloud.job("b", &["thing/d"], json!({}));

@@ -4,6 +4,7 @@ mod control;
 mod device;
 mod notify;
 mod property;
+mod scale;
 mod schedule;
 mod support;
 mod vectors;

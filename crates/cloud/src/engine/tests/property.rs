@@ -34,7 +34,8 @@ fn config() -> impl Strategy<Value = Value> {
     ];
     let retry = |kind: &str, n: i64| json!({"jobExecutionsRetryConfig": {"criteriaList": [{"failureType": kind, "numberOfRetries": n}]}});
     let retry = prop_oneof![Just(json!({})), Just(retry("FAILED", 1)), Just(retry("ALL", 2))];
-    let timeout = prop_oneof![Just(json!({})), Just(json!({"timeoutConfig": {"inProgressTimeoutInMinutes": 2}}))];
+    let timeout =
+        prop_oneof![Just(json!({})), Just(json!({"timeoutConfig": {"inProgressTimeoutInMinutes": 2}}))];
     let abort = json!({"abortConfig": {"criteriaList": [{"failureType": "ALL", "action": "CANCEL",
         "thresholdPercentage": 60, "minNumberOfExecutedThings": 2}]}});
     let abort = prop_oneof![3 => Just(json!({})), 1 => Just(abort)];
@@ -53,8 +54,10 @@ fn config() -> impl Strategy<Value = Value> {
 
 fn control() -> impl Strategy<Value = Step> {
     let job_and_thing = (pick(&JOBS), pick(&THINGS));
-    let target = prop_oneof![pick(&["thing/t0", "thing/t1", "thing/t2"]), pick(&["thinggroup/g0", "thinggroup/g1"])];
-    let member = (pick(&GROUPS), pick(&THINGS)).prop_map(|(g, t)| json!({"thingGroupName": g, "thingName": t}));
+    let target =
+        prop_oneof![pick(&["thing/t0", "thing/t1", "thing/t2"]), pick(&["thinggroup/g0", "thinggroup/g1"])];
+    let member =
+        (pick(&GROUPS), pick(&THINGS)).prop_map(|(g, t)| json!({"thingGroupName": g, "thingName": t}));
     let call = Step::Control;
     prop_oneof![
         6 => (pick(&JOBS), target.clone(), config())
@@ -82,7 +85,8 @@ fn control() -> impl Strategy<Value = Step> {
 }
 
 fn device() -> impl Strategy<Value = Step> {
-    let statuses = pick(&["IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "QUEUED", "CANCELED"]);
+    let statuses =
+        pick(&["IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "QUEUED", "CANCELED"]);
     let step = prop_oneof![3 => Just(Value::Null), 1 => Just(json!(1)), 1 => Just(json!(-1))];
     let version = prop_oneof![3 => Just(Value::Null), 1 => (1..4i64).prop_map(|v| json!(v))];
     prop_oneof![
@@ -150,10 +154,14 @@ fn is_pending(run: &Value) -> bool {
     matches!(run["status"].as_str(), Some("QUEUED" | "IN_PROGRESS"))
 }
 
-/// Does a step; the messages it led to.
-fn act(cloud: &mut Cloud, step: &Step) -> (Option<Result<Value, &'static str>>, Vec<(String, Value)>) {
+type Messages = Vec<(String, Value)>;
+
+/// Does a step: the answer of the control plane, and the messages that the step led to.
+fn act(cloud: &mut Cloud, step: &Step) -> (Option<Result<Value, &'static str>>, Messages) {
     let result = match step {
-        Step::Control(op, params, body) => Some(cloud.call(op, params.clone(), body.clone()).map_err(|e| e.kind)),
+        Step::Control(op, params, body) => {
+            Some(cloud.call(op, params.clone(), body.clone()).map_err(|e| e.kind))
+        }
         Step::Device(thing, topic, payload) => {
             let topic = format!("$aws/things/{thing}/jobs/{topic}");
             cloud.engine.device(cloud.now, thing, Some(1), &topic, payload.to_string().as_bytes());
@@ -170,7 +178,8 @@ fn act(cloud: &mut Cloud, step: &Step) -> (Option<Result<Value, &'static str>>, 
 
 /// The queue by the contract's own words, from the control plane's lists.
 fn queue(seen: &Seen, thing: &str) -> Vec<(String, i64)> {
-    let mut runs: Vec<(&Run, &Value)> = seen.runs.iter().filter(|((_, name, _), run)| name == thing && is_pending(run)).collect();
+    let mut runs: Vec<(&Run, &Value)> =
+        seen.runs.iter().filter(|((_, name, _), run)| name == thing && is_pending(run)).collect();
     runs.retain(|((job, ..), _)| seen.jobs[job]["status"] != "SCHEDULED");
     runs.sort_by_key(|((job, ..), run)| {
         let created = seen.jobs[job]["createdAt"].as_i64().unwrap();
@@ -188,7 +197,9 @@ fn check_state(seen: &Seen) -> Result<(), TestCaseError> {
             continue;
         }
         prop_assert_eq!(queue.iter().collect::<BTreeSet<_>>(), pending.iter().collect::<BTreeSet<_>>());
-        let head = seen.heads[thing].get("execution").map(|e| (text(&e["jobId"]), e["executionNumber"].as_i64().unwrap()));
+        let head = seen.heads[thing]
+            .get("execution")
+            .map(|e| (text(&e["jobId"]), e["executionNumber"].as_i64().unwrap()));
         prop_assert_eq!(head.as_ref(), pending.first());
         let started = |run: &(String, i64)| {
             let run = &seen.runs[&(run.0.clone(), thing.to_owned(), run.1)];
@@ -227,7 +238,8 @@ fn check_state(seen: &Seen) -> Result<(), TestCaseError> {
 /// From one state to the next.
 fn check_change(before: &Seen, after: &Seen, step: &Step) -> Result<(), TestCaseError> {
     for (run, old) in &before.runs {
-        let same_job = after.jobs.get(&run.0).is_some_and(|job| job["createdAt"] == before.jobs[&run.0]["createdAt"]);
+        let same_job =
+            after.jobs.get(&run.0).is_some_and(|job| job["createdAt"] == before.jobs[&run.0]["createdAt"]);
         let Some(new) = after.runs.get(run).filter(|_| same_job) else { continue };
         let (from, to) = (old["versionNumber"].as_i64().unwrap(), new["versionNumber"].as_i64().unwrap());
         if is_pending(old) {
@@ -242,9 +254,16 @@ fn check_change(before: &Seen, after: &Seen, step: &Step) -> Result<(), TestCase
     Ok(())
 }
 
-fn check_messages(before: &Seen, after: &Seen, messages: &[(String, Value)], step: &Step) -> Result<(), TestCaseError> {
+fn check_messages(
+    before: &Seen,
+    after: &Seen,
+    messages: &[(String, Value)],
+    step: &Step,
+) -> Result<(), TestCaseError> {
     for thing in THINGS {
-        let of = |kind: &str| messages.iter().filter(|(topic, _)| *topic == format!("{thing}/jobs/{kind}")).collect::<Vec<_>>();
+        let of = |kind: &str| {
+            messages.iter().filter(|(topic, _)| *topic == format!("{thing}/jobs/{kind}")).collect::<Vec<_>>()
+        };
         let (notify, next) = (of("notify"), of("notify-next"));
         // An execution number may be used again after a deletion: then the queue time tells them apart.
         let marked = |seen: &Seen| {
@@ -256,7 +275,8 @@ fn check_messages(before: &Seen, after: &Seen, messages: &[(String, Value)], ste
         };
         let (old, new) = (marked(before), marked(after));
         let set_changed = old.iter().collect::<BTreeSet<_>>() != new.iter().collect::<BTreeSet<_>>();
-        let head_changed = queue(before, thing).first() != queue(after, thing).first() || old.first() != new.first();
+        let head_changed =
+            queue(before, thing).first() != queue(after, thing).first() || old.first() != new.first();
         if !matches!(step, Step::Wait(_)) {
             prop_assert_eq!(notify.len(), usize::from(set_changed), "notify to {} by {:?}", thing, step);
             prop_assert_eq!(next.len(), usize::from(head_changed), "notify-next to {} by {:?}", thing, step);
@@ -264,7 +284,8 @@ fn check_messages(before: &Seen, after: &Seen, messages: &[(String, Value)], ste
         prop_assert!(!set_changed || !notify.is_empty(), "{thing} was not told by {step:?}");
         prop_assert!(!head_changed || !next.is_empty(), "{thing} was not told its head by {step:?}");
         if let Some((_, last)) = next.last() {
-            let head = last.get("execution").map(|e| (text(&e["jobId"]), e["executionNumber"].as_i64().unwrap()));
+            let head =
+                last.get("execution").map(|e| (text(&e["jobId"]), e["executionNumber"].as_i64().unwrap()));
             prop_assert_eq!(head, queue(after, thing).first().cloned());
         }
     }
@@ -272,7 +293,7 @@ fn check_messages(before: &Seen, after: &Seen, messages: &[(String, Value)], ste
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn invariants_hold_and_rows_are_enough(steps in steps()) {
