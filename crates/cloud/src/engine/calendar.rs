@@ -49,8 +49,8 @@ pub fn parse_moment(text: &str) -> Option<Time> {
         && (0..24).contains(&hour)
         && (0..60).contains(&minute)
         && (0.0..60.0).contains(&second);
-    let minutes = day_number(year, month, day) * MINUTES_A_DAY + hour * 60 + minute - offset;
-    plausible.then(|| Time::from_secs(minutes * 60 + second as i64))
+    let minutes = || day_number(year, month, day) * MINUTES_A_DAY + hour * 60 + minute - offset;
+    plausible.then(|| Time::from_secs(minutes() * 60 + second as i64))
 }
 
 fn offset_minutes(text: &str) -> Option<i64> {
@@ -186,6 +186,7 @@ mod tests {
             "2023-11-14 24:00",
             "a-b-c d:e",
             "2023-11-14T10:00+1",
+            "9223372036854775807-01-01 00:00",
         ] {
             assert_eq!(parse_moment(text), None, "{text}");
         }

@@ -128,8 +128,8 @@ switches! {
         "placeholders are replaced in notify-next too";
     nested_maximum: YesNo = YesNo::No, "rate-maximum-nested",
         "maximumPerMinute is also understood inside exponentialRate";
-    maximum_per_minute: u32 = 0, "rate-maximum-limit",
-        "highest maximumPerMinute that is accepted (the guide: 1000); 0: no limit";
+    maximum_per_minute: u32 = 1000, "rate-maximum-limit",
+        "highest maximumPerMinute that is accepted (the model knows none); 0: no limit";
     delete_queued_execution: YesNo = YesNo::Yes, "delete-queued-execution",
         "DeleteJobExecution without force deletes QUEUED executions too";
     abort_base: AbortBase = AbortBase::Finished, "abort-base",

@@ -28,18 +28,18 @@ impl Engine {
         payload: &[u8],
     ) {
         self.fire_due(now);
-        let Some(operation) = Operation::of_topic(thing, topic) else {
-            if self.settings.compat.answer_invalid_topic.on() {
-                let rejection =
-                    Rejection::new(Code::InvalidTopic, format!("{topic} is not a topic of an operation"));
-                self.answer(now, thing, from, topic, None, Err(rejection));
-            }
-            return;
-        };
         let members = members(payload);
         let token =
             members.as_ref().ok().and_then(|members| members.get("clientToken")).and_then(Value::as_str);
         let token = token.map(str::to_owned);
+        let Some(operation) = Operation::of_topic(thing, topic) else {
+            if self.settings.compat.answer_invalid_topic.on() {
+                let rejection =
+                    Rejection::new(Code::InvalidTopic, format!("{topic} is not a topic of an operation"));
+                self.answer(now, thing, from, topic, token, Err(rejection));
+            }
+            return;
+        };
         let result = members.and_then(|members| {
             let call = call(&operation, &Input::object(&members), &self.settings.compat)?;
             self.call(now, thing, call)

@@ -3,7 +3,6 @@
 //!
 //! `control` and `device` read requests, `lifecycle` writes jobs and executions, and `queue` tells devices what
 //! has become of their queues when all of that is done.
-#![allow(dead_code, unused_imports)] // until the hub calls it
 #![allow(unreachable_pub)] // a binary: `pub` here means "for the rest of the cloud"
 
 mod abort;

@@ -68,18 +68,22 @@ enum Placeholder<'a> {
     },
 }
 
-/// The first placeholder to sign in `text`: what is before it, itself, what is behind it.
+/// The first placeholder to sign in `text`: what is before it, itself, what is behind it. What only looks like one
+/// is text.
 fn find(text: &str) -> Option<(&str, Placeholder<'_>, &str)> {
-    let (before, rest) = text.split_once(SIGNED)?;
-    let close = closing(rest)?;
-    let (inner, after) = (rest.get(..close)?, rest.get(close + 1..)?);
-    let found = match inner.split_once(':').unwrap_or((inner, "")) {
-        ("" | "-v1", url) => Placeholder::Download { url, encoded: false },
-        ("-v2", url) => Placeholder::Download { url, encoded: true },
-        ("-upload", url) => Placeholder::Upload { url },
-        _ => return None,
-    };
-    Some((before, found, after))
+    for (start, _) in text.match_indices(SIGNED) {
+        let (before, rest) = (text.get(..start)?, text.get(start + SIGNED.len()..)?);
+        let Some(close) = closing(rest) else { continue };
+        let (inner, after) = (rest.get(..close)?, rest.get(close + 1..)?);
+        let found = match inner.split_once(':').unwrap_or((inner, "")) {
+            ("" | "-v1", url) => Placeholder::Download { url, encoded: false },
+            ("-v2", url) => Placeholder::Download { url, encoded: true },
+            ("-upload", url) => Placeholder::Upload { url },
+            _ => continue,
+        };
+        return Some((before, found, after));
+    }
+    None
 }
 
 /// Where the placeholder closes: keywords in it have braces of their own.
@@ -105,9 +109,7 @@ pub fn check(document: &Value, reject_unknown: bool) -> Result<(), String> {
             unknown(text)?;
         }
         let mut rest = text;
-        while rest.contains(SIGNED) {
-            let (_, placeholder, after) =
-                find(rest).ok_or("The job document has a malformed presigned URL placeholder")?;
+        while let Some((_, placeholder, after)) = find(rest) {
             check_placeholder(&placeholder)?;
             rest = after;
         }
@@ -148,7 +150,14 @@ fn check_placeholder(placeholder: &Placeholder) -> Result<(), String> {
 }
 
 fn unknown(text: &str) -> Result<(), String> {
-    const KNOWN: [&str; 3] = ["s3-presigned-url", "parameter:", "package:"];
+    const KNOWN: [&str; 6] = [
+        "s3-presigned-url:",
+        "s3-presigned-url-v1:",
+        "s3-presigned-url-v2:",
+        "s3-presigned-url-upload",
+        "parameter:",
+        "package:",
+    ];
     for part in text.split(START).skip(1) {
         if !KNOWN.iter().any(|known| part.starts_with(known)) {
             let name: String = part.chars().take_while(|c| !matches!(c, '}' | ':')).take(64).collect();
@@ -290,6 +299,9 @@ mod tests {
         assert!(refused("${aws:iot:s3-presigned-url:https://s3.amazonaws.com/b}", false));
         assert!(!refused("${aws:iot:whatever}", false));
         assert!(refused("${aws:iot:whatever}", true));
+        assert!(!refused("${aws:iot:s3-presigned-url-v9:https://s3.amazonaws.com/b/k}", false));
+        assert!(refused("${aws:iot:s3-presigned-url-v9:https://s3.amazonaws.com/b/k}", true));
+        assert!(refused("${aws:iot:s3-presigned-url-v9:x} ${aws:iot:s3-presigned-url:none}", false));
         let many = "${aws:iot:s3-presigned-url:https://s3.amazonaws.com/b/k}".repeat(11);
         assert!(refused(&many, false));
     }

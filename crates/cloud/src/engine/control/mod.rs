@@ -13,7 +13,6 @@ mod things;
 use serde_json::{Map, Value, json};
 
 use super::Engine;
-use super::errors::Violation;
 use super::interface::{ApiError, Request, Time};
 use super::validate::Input;
 
@@ -72,46 +71,6 @@ impl Engine {
     }
 }
 
-/// The operations above.
-pub const OPERATIONS: &[&str] = &[
-    "CreateJob",
-    "DescribeJob",
-    "GetJobDocument",
-    "ListJobs",
-    "UpdateJob",
-    "CancelJob",
-    "DeleteJob",
-    "AssociateTargetsWithJob",
-    "ListJobExecutionsForJob",
-    "ListJobExecutionsForThing",
-    "DescribeJobExecution",
-    "CancelJobExecution",
-    "DeleteJobExecution",
-    "CreateJobTemplate",
-    "DescribeJobTemplate",
-    "ListJobTemplates",
-    "DeleteJobTemplate",
-    "ListManagedJobTemplates",
-    "DescribeManagedJobTemplate",
-    "CreateThing",
-    "DescribeThing",
-    "UpdateThing",
-    "DeleteThing",
-    "ListThings",
-    "CreateThingGroup",
-    "DescribeThingGroup",
-    "UpdateThingGroup",
-    "DeleteThingGroup",
-    "ListThingGroups",
-    "AddThingToThingGroup",
-    "RemoveThingFromThingGroup",
-    "ListThingsInThingGroup",
-    "ListThingGroupsForThing",
-    "DescribeEndpoint",
-    "UpdateEventConfigurations",
-    "DescribeEventConfigurations",
-];
-
 /// Adds a member to an answer, if it has a value.
 fn put(members: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
     if let Some(value) = value {
@@ -132,8 +91,4 @@ fn empty() -> Value {
 
 fn invalid(message: impl Into<String>) -> ApiError {
     ApiError::invalid_request(message)
-}
-
-fn violation(message: &str) -> Violation {
-    Violation(message.to_owned())
 }

@@ -60,6 +60,7 @@ fn create_job_refuses() {
         json!({"timeoutConfig": {"inProgressTimeoutInMinutes": "5"}}),
         json!({"timeoutConfig": 5}),
         json!({"jobExecutionsRolloutConfig": {"maximumPerMinute": 0}}),
+        json!({"jobExecutionsRolloutConfig": {"maximumPerMinute": 1001}}),
         rate(json!({})),
         rate(json!({"baseRatePerMinute": 0, "incrementFactor": 2, "rateIncreaseCriteria": criteria})),
         rate(json!({"baseRatePerMinute": 1001, "incrementFactor": 2, "rateIncreaseCriteria": criteria})),

@@ -20,6 +20,7 @@ fn topics_that_are_no_operation() {
         assert_eq!(messages.len(), 1);
         assert_eq!(messages[0].0, format!("d/jobs/{topic}/rejected"));
         assert_eq!(messages[0].1["code"], "InvalidTopic");
+        assert_eq!(messages[0].1["clientToken"], "t");
     }
     assert_eq!(cloud.answer("d", "$next/update", json!({"status": "FAILED"}))["code"], "InvalidRequest");
     assert_eq!(cloud.answer("d", "a.b/get", json!({}))["code"], "InvalidRequest");

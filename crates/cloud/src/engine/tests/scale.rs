@@ -13,6 +13,7 @@ const THINGS: usize = 10_000;
 fn one_job_for_ten_thousand_things() {
     let mut settings = settings();
     settings.record_changes = false;
+    settings.compat.set("rate-maximum-limit=0").unwrap();
     let mut cloud = Cloud::with(settings);
     cloud.ok("CreateThingGroup", json!({"thingGroupName": "fleet"}), Value::Null);
     let names: Vec<String> = (0..THINGS).map(|n| format!("thing-{n:05}")).collect();

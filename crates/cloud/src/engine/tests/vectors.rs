@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use super::support::{Cloud, START, matches, request};
-use crate::engine::config::{JobConfig, RolloutConfig};
+use crate::engine::config::RolloutConfig;
 use crate::engine::model::{Execution, Status};
-use crate::engine::names::Named;
 use crate::engine::{Output, Time, rollout};
 
 /// Cases that are believed to be wrong, with the reason. None so far.
