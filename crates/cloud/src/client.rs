@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::cli::{FaultCommand, Thing};
-use crate::identity::{ThingFiles, write_files};
+use crate::identity::{ThingFiles, check_vacant, write_files};
 
 /// What a command has to say to the person who gave it.
 pub(crate) async fn thing(command: Thing) -> anyhow::Result<String> {
     let Thing::Create { name, out, api } = command;
+    check_vacant(&out)?;
     let created = call(&api.url, Method::POST, "/_cloud/things", Some(json!({"thing": name}))).await?;
     let port = created.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
     let port = port.context("the cloud's answer has no port")?;

@@ -19,6 +19,8 @@ pub(crate) const SESSION_EXPIRY_MAX_SECONDS: u32 = 604_800;
 pub(crate) const REPLAY_PER_SECOND: usize = 10;
 pub(crate) const MESSAGE_EXPIRY_MAX_SECONDS: u32 = 604_800;
 
+/// What MQTT 5 clients are told, as at AWS. More is read, so that the limit on payloads is what is met.
+pub(crate) const PACKET_BYTES_ANNOUNCED: u32 = 128 * 1024;
 /// The largest packet read: a PUBLISH of the largest payload, its topic, and properties of MQTT 5.
 pub(crate) const PACKET_BYTES: u32 = 146 * 1024;
 

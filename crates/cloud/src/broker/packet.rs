@@ -13,8 +13,8 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::close::{Close, Refusal};
 use super::limits::{
-    IN_FLIGHT, MESSAGE_EXPIRY_MAX_SECONDS, PACKET_BYTES, SESSION_EXPIRY_MAX_SECONDS, SESSION_EXPIRY_SECONDS,
-    TOPIC_ALIASES,
+    IN_FLIGHT, MESSAGE_EXPIRY_MAX_SECONDS, PACKET_BYTES, PACKET_BYTES_ANNOUNCED, SESSION_EXPIRY_MAX_SECONDS,
+    SESSION_EXPIRY_SECONDS, TOPIC_ALIASES,
 };
 use super::routes::Options;
 
@@ -217,7 +217,7 @@ impl Codec {
                     session_expiry_interval_secs: Some(accepted.session_expiry),
                     receive_max: NonZeroU16::new(IN_FLIGHT).unwrap_or(NonZeroU16::MAX),
                     max_qos: QoS::AtLeastOnce,
-                    max_packet_size: Some(PACKET_BYTES),
+                    max_packet_size: Some(PACKET_BYTES_ANNOUNCED),
                     assigned_client_id: accepted.assigned_client_id.map(ByteString::from),
                     topic_alias_max: TOPIC_ALIASES,
                     subscription_identifiers_available: false,
@@ -311,7 +311,7 @@ impl Codec {
         }
     }
 
-    /// False when the client does not take packets that large.
+    /// False when it cannot be sent: the client does not take packets that large.
     pub(super) fn publish(
         &mut self,
         message: &Message,
@@ -335,12 +335,17 @@ impl Codec {
             payload: message.payload.clone(),
             properties: None,
         };
+        let start = out.len();
         let done = match self {
             Self::V3(codec) => codec.encode(v3::Packet::Publish(Box::new(publish)), out),
             Self::V5(codec) => {
                 codec.encode(v5::Packet::Publish(Box::new(Publish { properties, ..publish })), out)
             }
         };
+        if done.is_err() {
+            // Half a packet would garble all that follows.
+            out.truncate(start);
+        }
         done.is_ok()
     }
 

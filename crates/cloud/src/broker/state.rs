@@ -137,8 +137,9 @@ impl State {
         }
         self.announce(events::disconnected(&client_id, &link, close, now.cloud), now);
         let Some(will) = link.will.filter(|_| close.sends_will()) else { return };
-        if !may_publish(&link.rules, &will.message) {
-            tracing::info!(%client_id, topic = %will.message.topic, "the policy does not allow the will");
+        let legal = topic::check_name(&will.message.topic).is_ok();
+        if !legal || !may_publish(&link.rules, &will.message) {
+            tracing::info!(%client_id, topic = %will.message.topic, "the will is not allowed");
             return;
         }
         let delay = outlives.min(u64::from(will.delay_seconds) * 1000);

@@ -20,7 +20,7 @@ use crate::engine::{ApiError, Change};
 
 pub(crate) use policy::{Action, Rules, Subject};
 pub(crate) use registry::{Principal, Status};
-pub(crate) use thing::{ThingFiles, write_files};
+pub(crate) use thing::{ThingFiles, check_vacant, write_files};
 
 /// The least-privilege policy of a device, the same text that an operator gives to AWS.
 pub(crate) const DEVICE_POLICY: &str = include_str!("../../../../packaging/iot-policy.json");
@@ -52,7 +52,7 @@ pub(crate) enum Error {
     Row { kind: String, key: String, source: serde_json::Error },
     #[error("policy {name} is not a policy document")]
     Policy { name: String, source: serde_json::Error },
-    #[error("{path} exists and differs from what would be written; remove it or choose another folder")]
+    #[error("{path} is there already, and would be overwritten; remove it or choose another folder")]
     Exists { path: String },
     #[error("{path} cannot be written")]
     Write { path: String, source: std::io::Error },

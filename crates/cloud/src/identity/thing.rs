@@ -19,6 +19,15 @@ pub(crate) struct ThingFiles {
     pub(crate) ca_pem: String,
 }
 
+const KEY: &str = "private.key";
+
+/// Whether a folder can still become a thing's: asked before the cloud is told to make a certificate that would
+/// then have no place.
+pub(crate) fn check_vacant(folder: &Path) -> Result<(), Error> {
+    let key = folder.join(KEY);
+    if key.exists() { Err(Error::Exists { path: key.display().to_string() }) } else { Ok(()) }
+}
+
 /// Writes key (0600), certificate, root CA and `fleethand.toml` into `folder`, which is created if need be.
 /// A file that is there already is left alone when it is the same, and refused otherwise, before anything is written.
 pub(crate) fn write_files(
@@ -33,7 +42,7 @@ pub(crate) fn write_files(
     let folder = folder.canonicalize().map_err(|e| write(folder, e))?;
     let config = configuration(&folder, thing, endpoint, port);
     let wanted = [
-        ("private.key", &files.private_key, 0o600),
+        (KEY, &files.private_key, 0o600),
         ("certificate.pem", &files.certificate_pem, 0o644),
         ("root-ca.pem", &files.ca_pem, 0o644),
         ("fleethand.toml", &config, 0o644),
@@ -128,6 +137,8 @@ mod tests {
         let mode = |name: &str| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("private.key"), 0o600);
         assert_eq!(mode("certificate.pem"), 0o644);
+
+        assert!(check_vacant(parent.path()).is_ok() && check_vacant(&folder).is_err());
 
         let config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
         assert_eq!(config["connection"]["thing_name"].as_str(), Some("lamp"));

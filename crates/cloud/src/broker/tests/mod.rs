@@ -22,6 +22,32 @@ use tokio::time::timeout;
 
 use super::*;
 
+/// Cases that have no test of their own, and why.
+const ELSEWHERE: [(&str, &str); 1] =
+    [("conn-alpn-missing", "there is no port 443 here, and issue 3 wants none refused for a missing ALPN")];
+
+#[test]
+fn every_case_of_the_contract_has_a_test_of_its_name() {
+    let sources = [
+        include_str!("connecting.rs"),
+        include_str!("limits.rs"),
+        include_str!("routing.rs"),
+        include_str!("sessions.rs"),
+        include_str!("tls.rs"),
+    ]
+    .concat();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../test-fixtures/vectors/connection.json");
+    let file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let cases = file["cases"].as_array().unwrap();
+    assert!(cases.len() > 15);
+    for case in cases {
+        let id = case["id"].as_str().unwrap();
+        let tested = sources.contains(&format!("async fn {}", id.replace('-', "_")));
+        let excepted = ELSEWHERE.iter().any(|(known, _)| *known == id);
+        assert!(tested != excepted, "{id}: {}", if tested { "excepted, yet tested" } else { "no test" });
+    }
+}
+
 /// Long enough for a busy machine; every wait for something that should come ends with it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
