@@ -133,7 +133,8 @@ pub fn call(operation: &Operation, input: &Input, compat: &Compat) -> Result<Cal
     }
 }
 
-fn details(input: &Input, compat: &Compat) -> Result<Option<BTreeMap<String, String>>, Violation> {
+/// `statusDetails`, as devices and operators send them.
+pub fn details(input: &Input, compat: &Compat) -> Result<Option<BTreeMap<String, String>>, Violation> {
     let length = 1..=compat.status_details_value_max as usize;
     if compat.status_details_strict.on() {
         input.map("statusDetails", &DETAIL_KEY, &Text::printable(length), MOST_DETAILS)

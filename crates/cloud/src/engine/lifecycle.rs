@@ -84,27 +84,25 @@ impl Engine {
         self.timers.extend(timers::of_job(job));
         self.dirty.note(|| Row::Job(job_id.to_owned()));
         if job.is_visible() != was_visible {
-            let things: Vec<String> = job
-                .live
-                .things
-                .iter()
-                .filter(|(_, t)| t.pending().is_some())
-                .map(|(n, _)| n.clone())
-                .collect();
-            for thing in things {
-                let (Some(job), Some(queue)) = (self.jobs.get(job_id), self.queues.get_mut(&thing)) else {
-                    continue;
-                };
-                if queue.touch(self.settings.compat.notify_on_start.on()) {
-                    self.touched.push(thing.clone());
-                }
-                let Some(execution) = job.live.things.get(&thing).and_then(Target::pending) else { continue };
-                let place = Place::of(job, execution);
-                if job.is_visible() {
-                    queue.pending.insert(place);
-                } else {
-                    queue.pending.remove(&place);
-                }
+            self.show_or_hide(job_id);
+        }
+    }
+
+    /// Puts the job's pending executions into the queues of their things, or takes them out.
+    fn show_or_hide(&mut self, job_id: &str) {
+        let Some(job) = self.jobs.get(job_id) else { return };
+        for (thing, target) in &job.live.things {
+            let (Some(execution), Some(queue)) = (target.pending(), self.queues.get_mut(thing)) else {
+                continue;
+            };
+            if queue.touch(self.settings.compat.notify_on_start.on()) {
+                self.touched.push(thing.clone());
+            }
+            let place = Place::of(job, execution);
+            if job.is_visible() {
+                queue.pending.insert(place);
+            } else {
+                queue.pending.remove(&place);
             }
         }
     }
@@ -306,11 +304,8 @@ fn retry_type(status: Status) -> Option<RetryType> {
     }
 }
 
-/// Jobs of a selection that count against the account's limit.
-pub fn active_jobs(jobs: &BTreeMap<String, Job>, selection: TargetSelection) -> usize {
-    jobs.values().filter(|job| job.selection == selection && job.status == JobStatus::InProgress).count()
-}
-
+/// As many jobs of this selection run as the account may have.
 pub fn at_limit(jobs: &BTreeMap<String, Job>, selection: TargetSelection, compat: &Compat) -> bool {
-    active_jobs(jobs, selection) >= compat.active_jobs_limit as usize
+    let runs = |job: &&Job| job.selection == selection && job.status == JobStatus::InProgress;
+    jobs.values().filter(runs).count() >= compat.active_jobs_limit as usize
 }

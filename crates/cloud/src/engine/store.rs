@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::interface::{Change, Objects, Settings};
-use super::model::{Job, Target};
+use super::interface::{Change, Objects, Settings, Time};
+use super::model::{Job, Target, TargetSelection};
 use super::queue::Place;
 use super::{Engine, placeholders, timers};
 
@@ -49,8 +49,8 @@ impl Dirty {
 struct Meta {
     counter: u64,
     event_types: BTreeMap<String, bool>,
-    events_created: Option<super::Time>,
-    events_modified: Option<super::Time>,
+    events_created: Option<Time>,
+    events_modified: Option<Time>,
 }
 
 impl Engine {
@@ -124,7 +124,7 @@ impl Engine {
         job.live.signs = placeholders::signs(&job.document);
         self.timers.extend(timers::of_job(&job));
         self.jobs_by_age.insert(job.seq, job.id.clone());
-        if job.status.is_active() && job.selection == super::model::TargetSelection::Continuous {
+        if job.status.is_active() && job.selection == TargetSelection::Continuous {
             self.continuous.insert(job.id.clone());
         }
         self.dirty.note(|| Row::Job(job.id.clone()));

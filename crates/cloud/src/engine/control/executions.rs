@@ -8,10 +8,11 @@ use super::jobs::job_id;
 use super::page::Page;
 use super::{Result, empty, merged, put};
 use crate::engine::Engine;
+use crate::engine::device_validation::details;
 use crate::engine::interface::{ApiError, Time};
 use crate::engine::model::{Execution, Status, Target};
 use crate::engine::names::Named;
-use crate::engine::validate::{DETAIL_KEY, Input, JOB_ID, NAMESPACE, THING_NAME, Text};
+use crate::engine::validate::{Input, JOB_ID, NAMESPACE, THING_NAME};
 use crate::engine::view::seconds_left;
 
 pub(super) fn thing_name(input: &Input) -> Result<String> {
@@ -126,7 +127,7 @@ impl Engine {
         let (job_id, thing) = (job_id(input)?, thing_name(input)?);
         let force = input.flag("force")?.unwrap_or(false);
         let expected = input.integer("expectedVersion", i64::MIN..=i64::MAX)?;
-        let details = input.map("statusDetails", &DETAIL_KEY, &Text::printable(1..=1024), 10)?;
+        let details = details(input, &self.settings.compat)?;
         let latest = self.target(&job_id, &thing)?.latest().ok_or_else(|| not_found(&job_id, &thing))?;
         if let Some(expected) = expected.filter(|expected| *expected != latest.version) {
             let found = latest.version;

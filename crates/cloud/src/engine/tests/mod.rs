@@ -1,9 +1,12 @@
 //! The engine against the contract.
 
+mod continuous;
 mod control;
 mod device;
+mod fleet;
 mod notify;
 mod property;
+mod registry;
 mod scale;
 mod schedule;
 mod support;
