@@ -203,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn the_tour_lists_every_switch_with_its_default() {
+        let tour = include_str!("../../../docs/local-cloud.md");
+        for Switch { name, default, .. } in SWITCHES {
+            let row = format!("| `{name}` | `{}` |", default());
+            assert!(tour.contains(&row), "docs/local-cloud.md has no row {row}");
+        }
+    }
+
+    #[test]
     fn mqtt_without_tls_stays_on_loopback() {
         assert!(loopback("127.0.0.1:0").is_ok());
         assert!(loopback("0.0.0.0:1883").unwrap_err().contains("loopback"));

@@ -26,6 +26,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
+    raise_open_files();
     let mut compat = Compat::default();
     for switch in &options.compat {
         compat.set(switch).map_err(|error| anyhow::anyhow!("--compat {switch}: {error}"))?;
@@ -115,6 +116,14 @@ fn say(ready: &Value) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{ready}")?;
     stdout.flush()
+}
+
+/// Thousands of connections need more than the customary 1,024 files; as many as allowed then.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 async fn listen(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {

@@ -223,4 +223,38 @@ mod tests {
         assert!(Scope::parse("20240102/us-east-1/iot/aws4_request").is_none());
         assert!(Scope::parse("a/20240102/us-east-1/iot/aws5_request").is_none());
     }
+
+    /// Cases of a URL without `X-Amz-Expires`, which only MQTT over WebSocket knows: nothing here takes one.
+    const NOT_HERE: [&str; 2] = ["sigv4-no-expires", "sigv4-crt-connection-header"];
+
+    #[test]
+    fn signatures_are_those_of_the_contract() {
+        let vectors = include_str!("../../../../test-fixtures/vectors/sigv4-wss.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        for case in vectors["cases"].as_array().unwrap() {
+            let (id, input) = (case["id"].as_str().unwrap(), &case["input"]);
+            let text = |member: &str| input[member].as_str().unwrap();
+            let Some(expires) = input["expires"].as_u64() else {
+                assert!(NOT_HERE.contains(&id), "{id}");
+                continue;
+            };
+            let credentials = Credentials {
+                access_key: text("accessKeyId").to_owned(),
+                secret_key: text("secretAccessKey").to_owned(),
+            };
+            let (date, _) = text("amzDate").split_once('T').unwrap();
+            let (access_key, region, service) = (text("accessKeyId"), text("region"), text("service"));
+            let request = Signed {
+                method: text("method"),
+                uri: format!("https://{}{}", text("host"), text("path")),
+                headers: Vec::new(),
+                payload: SignableBody::Bytes(b""),
+                expires: u32::try_from(expires).ok(),
+            };
+            let scope = Scope { access_key, date, region, service };
+            let (signature, _) =
+                signature(&credentials, &scope, parse_date(text("amzDate")).unwrap(), request).unwrap();
+            assert_eq!(signature, case["expect"]["signature"], "{id}");
+        }
+    }
 }

@@ -123,7 +123,7 @@ impl S3 for Operations {
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let input = &request.input;
-        let version = self.find(&input.bucket, &input.key, input.version_id.as_deref())?;
+        let (version, file) = self.0.fetch(&input.bucket, &input.key, input.version_id.as_deref())?;
         check_read(&version, input.if_match.as_ref(), input.if_none_match.as_ref())?;
         check_times(
             &version,
@@ -133,7 +133,6 @@ impl S3 for Operations {
         )?;
         let range = input.range.filter(|_| range_applies(&version, request.headers.get("if-range")));
         let span = span(&version, range)?;
-        let file = version.file.as_deref().unwrap_or_default();
         let body = self.0.stream(file, span.clone()).await?;
         let output = GetObjectOutput {
             body: Some(body),
@@ -189,8 +188,9 @@ impl S3 for Operations {
         let CopySource::Bucket { bucket, key, version_id } = &input.copy_source else {
             return Err(s3_error!(NotImplemented, "Copies from access points are not implemented"));
         };
-        let source = self.find(bucket, key, version_id.as_deref())?;
-        let received = self.0.copy(source.file.as_deref().unwrap_or_default()).await?;
+        let (source, file) = self.0.fetch(bucket, key, version_id.as_deref())?;
+        let body = self.0.stream(file, 0..source.size).await?;
+        let received = self.0.receive(Some(body), None, None).await?;
         let etag = hex::encode(received.md5);
         let version_id =
             self.commit(&input.bucket, &input.key, received, etag.clone(), source.headers, (None, None))?;

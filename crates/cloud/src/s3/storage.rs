@@ -1,7 +1,7 @@
 //! The bytes of objects, one file for each version, and the index over them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use s3s::dto::StreamingBlob;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use tokio::io::AsyncWriteExt as _;
 
-use super::index::{Headers, Index, new_id};
+use super::index::{Headers, Index, Version, new_id};
 use crate::clock::Clock;
 use crate::store::{Row, Store};
 
@@ -160,18 +160,28 @@ impl Storage {
         joined.await.map_err(S3Error::internal_error)?.map_err(S3Error::internal_error)
     }
 
-    /// A copy of a file that the index names.
-    pub(super) async fn copy(&self, file: &str) -> S3Result<Received> {
-        let from = tokio::fs::File::open(self.folder.join(file)).await.map_err(S3Error::internal_error)?;
-        let stream = tokio_util::io::ReaderStream::with_capacity(from, PIECE);
-        self.receive(Some(StreamingBlob::wrap(stream)), None, None).await
+    /// A version and its bytes. Opened under the lock: it may be replaced right afterwards, and stays readable.
+    pub(super) fn fetch(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: Option<&str>,
+    ) -> S3Result<(Version, std::fs::File)> {
+        let index = self.index();
+        let version = index.find(bucket, key, id)?.clone();
+        let path = self.folder.join(version.file.as_deref().unwrap_or_default());
+        let file = std::fs::File::open(path).map_err(S3Error::internal_error)?;
+        Ok((version, file))
     }
 
     /// `range` of a file, in pieces.
-    pub(super) async fn stream(&self, file: &str, range: std::ops::Range<u64>) -> S3Result<StreamingBlob> {
+    pub(super) async fn stream(
+        &self,
+        file: std::fs::File,
+        range: std::ops::Range<u64>,
+    ) -> S3Result<StreamingBlob> {
         use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-        let mut file =
-            tokio::fs::File::open(self.folder.join(file)).await.map_err(S3Error::internal_error)?;
+        let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(PIECE);
         file.seek(SeekFrom::Start(range.start)).await.map_err(S3Error::internal_error)?;
         let reader = file.take(range.end - range.start);
@@ -180,15 +190,9 @@ impl Storage {
 
     /// The whole newest version, if it is not larger than `limit`.
     pub(super) fn read(&self, bucket: &str, key: &str, limit: u64) -> Option<Vec<u8>> {
-        // Opened under the lock: afterwards it may be replaced, and stays readable all the same.
-        let mut file = {
-            let index = self.index();
-            let version = index.find(bucket, key, None).ok().filter(|version| version.size <= limit)?;
-            std::fs::File::open(self.folder.join(version.file.as_deref()?)).ok()?
-        };
+        let (version, mut file) = self.fetch(bucket, key, None).ok()?;
         let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(0)).ok()?;
-        file.take(limit).read_to_end(&mut bytes).ok()?;
+        (version.size <= limit).then(|| file.read_to_end(&mut bytes))?.ok()?;
         Some(bytes)
     }
 }
