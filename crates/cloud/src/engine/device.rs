@@ -65,9 +65,21 @@ impl Engine {
         let answer = self.call(now, &thing, call);
         self.settle(now);
         let mut answer = answer?;
-        stringify(Some(&mut answer));
-        stringify(answer.get_mut("execution").and_then(Value::as_object_mut));
+        self.write_out_document(job, &mut answer);
+        if let Some(Value::Object(execution)) = answer.get_mut("execution") {
+            let job = execution.get("jobId").and_then(Value::as_str).unwrap_or_default().to_owned();
+            self.write_out_document(&job, execution);
+        }
         Ok(Value::Object(answer))
+    }
+
+    /// Over HTTPS the document is a string: as it was written, unless something in it was signed.
+    fn write_out_document(&self, job_id: &str, holder: &mut Answer) {
+        let Some(document) = holder.get_mut("jobDocument") else { return };
+        let written = self.jobs.get(job_id).filter(|job| !job.live.signs).map(|job| job.document.clone());
+        if !document.is_string() {
+            *document = Value::from(written.unwrap_or_else(|| document.to_string()));
+        }
     }
 
     /// Accepted and rejected go to the connection that asked, and nowhere else.
@@ -115,14 +127,13 @@ impl Engine {
 
     fn get_pending(&self, thing: &str) -> Answer {
         let (mut started, mut queued) = (Vec::new(), Vec::new());
-        for (job, execution) in self.pending(thing).take(self.settings.compat.pending_get_cap as usize) {
+        let all = self.settings.compat.get_lists_in_progress.on();
+        let listed = self.pending(thing).filter(|(_, execution)| all || execution.status == Status::Queued);
+        for (job, execution) in listed.take(self.settings.compat.pending_get_cap as usize) {
             match execution.status {
                 Status::InProgress => started.push(self.summary(job, execution)),
                 _ => queued.push(self.summary(job, execution)),
             }
-        }
-        if !self.settings.compat.get_lists_in_progress.on() {
-            started.clear();
         }
         object(json!({"inProgressJobs": started, "queuedJobs": queued}))
     }
@@ -284,14 +295,5 @@ fn object(value: Value) -> Answer {
     match value {
         Value::Object(members) => members,
         _ => Answer::new(),
-    }
-}
-
-/// Over HTTPS the document is a string.
-fn stringify(holder: Option<&mut Answer>) {
-    if let Some(document) = holder.and_then(|holder| holder.get_mut("jobDocument"))
-        && !document.is_string()
-    {
-        *document = Value::from(document.to_string());
     }
 }

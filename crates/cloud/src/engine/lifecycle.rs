@@ -195,7 +195,7 @@ impl Engine {
         });
     }
 
-    /// Whether the job is over: aborted, because too much failed, or completed.
+    /// After an execution has ended: the job may be over, aborted because too much has failed, or completed.
     pub(super) fn review(&mut self, now: Time, job_id: &str) {
         let Some(job) = self.jobs.get(job_id).filter(|job| job.status.is_active()) else { return };
         let verdict = abort::verdict(
@@ -208,6 +208,12 @@ impl Engine {
             self.cancel_job(now, job_id, Cancellation { force: false, reason_code, comment: Some(comment) });
             return;
         }
+        self.complete_if_done(now, job_id);
+    }
+
+    /// Nothing is left to do for a job that will make no more executions.
+    pub(super) fn complete_if_done(&mut self, now: Time, job_id: &str) {
+        let Some(job) = self.jobs.get(job_id).filter(|job| job.status.is_active()) else { return };
         let over = match job.selection {
             TargetSelection::Snapshot => job.started,
             TargetSelection::Continuous => job.ended,

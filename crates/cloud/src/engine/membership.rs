@@ -131,7 +131,7 @@ impl Engine {
         for (_, job_id) in jobs {
             if forget {
                 self.change(&job_id, thing, |target| *target = Target::default());
-                self.review(now, &job_id);
+                self.complete_if_done(now, &job_id);
             } else {
                 self.remove_target(now, &job_id, thing);
             }

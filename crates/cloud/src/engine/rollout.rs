@@ -41,7 +41,7 @@ impl Engine {
             self.queue_execution(now, job_id, &thing, 0);
         }
         self.plan_rollout(now, job_id);
-        self.review(now, job_id);
+        self.complete_if_done(now, job_id);
     }
 
     fn plan_rollout(&mut self, now: Time, job_id: &str) {

@@ -182,7 +182,7 @@ impl Engine {
                     job.updated_at = now;
                 });
                 self.stop_waiting(job_id);
-                self.review(now, job_id);
+                self.complete_if_done(now, job_id);
             }
             EndBehavior::Cancel | EndBehavior::ForceCancel => {
                 let force = behavior == EndBehavior::ForceCancel;

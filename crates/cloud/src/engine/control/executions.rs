@@ -170,7 +170,7 @@ impl Engine {
             target.executions.retain(|execution| execution.number != number);
         });
         self.execution_event(now, &job_id, &thing, &execution, true);
-        self.review(now, &job_id);
+        self.complete_if_done(now, &job_id);
         Ok(empty())
     }
 }

@@ -290,3 +290,27 @@ fn events_can_be_turned_off() {
     let unknown = json!({"eventConfigurations": {"NOPE": {"Enabled": true}}});
     assert_eq!(cloud.err("UpdateEventConfigurations", Value::Null, unknown), "InvalidRequestException");
 }
+
+#[test]
+fn a_deletion_changes_the_base_and_aborts_nothing_by_itself() {
+    let mut cloud = fleet(6);
+    let criteria = json!([{"failureType": "FAILED", "action": "CANCEL", "thresholdPercentage": 50,
+        "minNumberOfExecutedThings": 2}]);
+    cloud.job("a", &["thinggroup/fleet"], json!({"abortConfig": {"criteriaList": criteria}}));
+    let end = |cloud: &mut Cloud, thing: &str, status: &str| {
+        cloud.device(thing, "a/update", json!({"status": status}));
+    };
+    ["d1", "d2"].iter().for_each(|thing| end(&mut cloud, thing, "SUCCEEDED"));
+    end(&mut cloud, "d3", "FAILED");
+    for thing in ["d1", "d2"] {
+        let params = json!({"jobId": "a", "thingName": thing, "executionNumber": 1});
+        cloud.ok("DeleteJobExecution", params, Value::Null);
+    }
+    assert_eq!(cloud.describe_job("a")["status"], "IN_PROGRESS");
+    // One of two is half; the next thing that ends shows it.
+    end(&mut cloud, "d4", "SUCCEEDED");
+    let job = cloud.describe_job("a");
+    assert_eq!(job["status"], "CANCELED");
+    assert!(job["comment"].as_str().unwrap().contains("50 percent"));
+    assert_eq!(job["jobProcessDetails"]["numberOfCanceledThings"], 2);
+}
