@@ -80,8 +80,11 @@ impl Command {
                 let settings = Settings::load(&config.config)?;
                 let tls = settings.tls(&config.config)?;
                 logging::start(settings.log);
-                runtime()?.block_on(run(&settings, tls, dry_run))?;
-                Ok(ExitCode::SUCCESS)
+                let runtime = runtime()?;
+                let done = runtime.block_on(run(&settings, tls, dry_run));
+                // A name that is still being resolved, or a sync that hangs, does not hold up the exit.
+                runtime.shutdown_background();
+                done.map(|()| ExitCode::SUCCESS)
             }
             Self::CheckConfig { config } => {
                 let settings = Settings::load(&config.config)?;

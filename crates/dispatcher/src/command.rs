@@ -64,7 +64,8 @@ pub struct Tail(Vec<u8>);
 
 impl std::fmt::Display for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = String::from_utf8_lossy(&self.0);
+        // One line: it goes into logs and statuses, and a command must not be able to forge either.
+        let text = String::from_utf8_lossy(&self.0).replace(char::is_control, " ");
         let text = text.trim();
         if text.is_empty() { Ok(()) } else { write!(f, ": {text}") }
     }
