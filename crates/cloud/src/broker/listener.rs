@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{self, Peer};
+use super::client::Peer;
+use super::connection;
 use super::{Embedded, Service};
 use crate::identity;
 

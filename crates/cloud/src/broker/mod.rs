@@ -1,9 +1,12 @@
 //! The MQTT broker, behaving as AWS IoT Core's does.
 //!
-//! `packet` makes one of MQTT 3.1.1 and MQTT 5, `connection` drives one client, `state` decides: sessions
-//! (`session`), subscriptions (`routes`), rules (`topic`, `limits`, and `identity::policy`).
+//! From the outside in: `listener` accepts, `connection` reads and writes (`wire`; `codec` and `packet` make one of
+//! MQTT 3.1.1 and 5), `client` checks each packet against the rules (`topic`, `limits`, `identity::policy`), and
+//! `state` is what all share: sessions (`session`), subscriptions (`routes`), what is retained.
 
+mod client;
 mod close;
+mod codec;
 mod connection;
 mod events;
 mod limits;
@@ -15,6 +18,7 @@ mod routes;
 mod session;
 mod state;
 mod topic;
+mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;

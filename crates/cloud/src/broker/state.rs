@@ -9,12 +9,13 @@ use bytestring::ByteString;
 
 use super::ConnectionId;
 use super::close::{Close, Refusal};
+use super::codec::Grant;
 use super::events;
 use super::limits::{
     FILTERS_PER_SUBSCRIBE, Limits, REPLAY_PER_SECOND, RETAINED_MESSAGES, Rate, SESSION_EXPIRY_MAX_SECONDS,
     SUBSCRIPTIONS,
 };
-use super::packet::{Connect, Filter, Grant, Message, QoS, Retained, Version};
+use super::packet::{Connect, Filter, Message, QoS, Retained, Version};
 use super::routes::Routes;
 use super::session::{Link, Session};
 use super::topic;
@@ -212,7 +213,9 @@ impl State {
             let before = session.filters.len();
             session.filters.retain(|(known, _)| **known != **filter);
             existed.push(session.filters.len() < before);
-            self.routes.unsubscribe(&client_id, filter);
+            if session.filters.len() < before {
+                self.routes.unsubscribe(&client_id, filter);
+            }
         }
         let topics: Vec<_> = filters.iter().map(|filter| &**filter).collect();
         self.announce_subscriptions(&client_id, "unsubscribed", &topics, now);
