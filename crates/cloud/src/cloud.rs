@@ -142,15 +142,21 @@ impl Cloud {
     }
 
     /// Puts a fault in place, or carries it out if it is of the kind that happens at once.
-    pub(crate) fn add_fault(&self, fault: Fault) -> Option<u64> {
+    /// The id it has then; an error when there are too many.
+    pub(crate) fn add_fault(&self, fault: Fault) -> Result<Option<u64>, String> {
         let thing = fault.thing.clone().unwrap_or_default();
         match fault.fault {
             Kind::Cut => drop(self.broker.cut(&thing)),
             Kind::Refuse => self.broker.refuse(&thing, if fault.count == 0 { u32::MAX } else { fault.count }),
             Kind::Clock => drop(self.move_clock(|now| now.plus_secs(fault.seconds.unwrap_or_default()))),
-            _ => return Some(self.faults.add(fault)),
+            _ => {
+                let id = self.faults.add(fault);
+                return id
+                    .map(Some)
+                    .ok_or_else(|| "too many faults are in place: clear some of them".to_owned());
+            }
         }
-        None
+        Ok(None)
     }
 
     pub(crate) fn messages_since(&self, after: u64) -> String {

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// How many may be in place at once.
+const MAX_FAULTS: usize = 1000;
+
 /// What goes wrong. The README of this crate says which members each takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -156,12 +159,16 @@ pub(crate) struct Entry {
 }
 
 impl Faults {
-    pub(crate) fn add(&self, fault: Fault) -> u64 {
+    /// The fault's id; none when there are too many already.
+    pub(crate) fn add(&self, fault: Fault) -> Option<u64> {
         let mut state = self.lock();
+        if state.pending.len() >= MAX_FAULTS {
+            return None;
+        }
         state.next_id += 1;
         let id = state.next_id;
         state.pending.push(Entry { id, fault });
-        id
+        Some(id)
     }
 
     /// `count` of each is what is left of it.
@@ -301,10 +308,11 @@ mod tests {
     fn a_count_of_zero_stays_until_it_is_cleared() {
         let faults = Faults::default();
         let id = faults.add(fault(r#"{"fault":"throttle","count":0}"#));
+        assert!(id.is_some());
         for _ in 0..3 {
             assert_eq!(faults.on_request("a", "x/get").as_deref(), Some("RequestThrottled"));
         }
-        assert_eq!(faults.clear(Some(id)), 1);
+        assert_eq!(faults.clear(id), 1);
         assert_eq!(faults.on_request("a", "x/get"), None);
     }
 

@@ -63,7 +63,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
         region: options.region,
         account: options.account,
         compat,
-        endpoint: mqtts.local_addr()?.ip().to_string(),
+        endpoint: host(mqtts.local_addr()?),
         record_changes: store.is_some(),
     };
     let engine = Engine::load(settings, Arc::new(presigner), rows.engine).map_err(anyhow::Error::msg)?;
@@ -116,6 +116,11 @@ fn say(ready: &Value) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{ready}")?;
     stdout.flush()
+}
+
+/// The name by which clients reach an address: TLS clients send SNI for a name alone.
+fn host(address: SocketAddr) -> String {
+    if address.ip().is_loopback() { "localhost".to_owned() } else { address.ip().to_string() }
 }
 
 /// Thousands of connections need more than the customary 1,024 files; as many as allowed then.

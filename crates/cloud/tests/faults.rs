@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -180,4 +182,34 @@ fn the_command_line_orders_lists_and_clears() {
     assert!(run(&["clear", "1"]).status.success());
     assert!(!run(&["clear", "1"]).status.success());
     assert_eq!(cloud.admin("GET", "faults", None), json!({"faults": []}));
+}
+
+/// A client of MQTT 3.1.1 in as few bytes as can be: its CONNECT, and what the broker says to it.
+fn connect(cloud: &Cloud, client_id: &str) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(cloud.ready["mqtt"].as_str().unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let id = client_id.as_bytes();
+    let mut packet =
+        vec![0x10, 12 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, id.len() as u8];
+    packet.extend(id);
+    stream.write_all(&packet).unwrap();
+    let mut answer = [0; 4];
+    let length = stream.read(&mut answer).unwrap();
+    (stream, answer[..length].to_vec())
+}
+
+#[test]
+fn connections_are_cut_and_refused() {
+    const ACCEPTED: [u8; 4] = [0x20, 2, 0, 0];
+    let cloud = Cloud::start(&["--mqtt", "127.0.0.1:0"]);
+    let (mut stream, answer) = connect(&cloud, "edge-01");
+    assert_eq!(answer, ACCEPTED);
+    fault(&cloud, json!({"fault": "refuse", "thing": "edge-01", "count": 2}));
+    fault(&cloud, json!({"fault": "cut", "thing": "edge-01"}));
+    assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0, "the connection has ended");
+    for _ in 0..2 {
+        assert_ne!(connect(&cloud, "edge-01").1, ACCEPTED);
+    }
+    assert_eq!(connect(&cloud, "edge-02").1, ACCEPTED);
+    assert_eq!(connect(&cloud, "edge-01").1, ACCEPTED);
 }

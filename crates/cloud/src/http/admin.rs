@@ -137,8 +137,9 @@ fn provision(api: &Api, body: &Bytes) -> Result<Value, Refused> {
 
 fn add_fault(api: &Api, body: &Bytes) -> Result<Value, Refused> {
     let fault: Fault = parsed(body)?;
-    fault.check().map_err(|message| Refused(StatusCode::BAD_REQUEST, message))?;
-    Ok(json!({"id": api.cloud.add_fault(fault)}))
+    let refused = |message| Refused(StatusCode::BAD_REQUEST, message);
+    fault.check().map_err(refused)?;
+    Ok(json!({"id": api.cloud.add_fault(fault).map_err(refused)?}))
 }
 
 fn clear_faults(api: &Api, what: &str) -> Result<String, Refused> {

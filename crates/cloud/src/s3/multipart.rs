@@ -13,6 +13,8 @@ use super::storage::{Received, Upload};
 
 /// No part but the last may be smaller.
 const MIN_PART: u64 = 5 << 20;
+/// Ours: uploads that are under way at once.
+const MAX_UPLOADS: usize = 1000;
 const PART_NUMBERS: std::ops::RangeInclusive<i32> = 1..=10_000;
 
 impl Operations {
@@ -32,7 +34,15 @@ impl Operations {
         let id = new_id();
         let (bucket, key) = (input.bucket, input.key);
         let upload = Upload { bucket: bucket.clone(), key: key.clone(), headers, parts: Default::default() };
-        self.uploads().insert(id.clone(), upload);
+        let mut uploads = self.uploads();
+        if uploads.len() >= MAX_UPLOADS {
+            return Err(s3_error!(
+                SlowDown,
+                "Too many uploads are under way: complete or abort some of them"
+            ));
+        }
+        uploads.insert(id.clone(), upload);
+        drop(uploads);
         Ok(CreateMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
