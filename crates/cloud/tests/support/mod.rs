@@ -24,7 +24,7 @@ pub struct Cloud {
 impl Cloud {
     /// With every port free, and `more` on the command line.
     pub fn start(more: &[&str]) -> Cloud {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fleethand-cloud"));
+        let mut command = Command::new(binary());
         command.args(["serve", "--api", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--mqtts", "127.0.0.1:0"]);
         command.args(["--log", "warn"]).args(more).stdout(Stdio::piped());
         let begun = Instant::now();
@@ -118,6 +118,14 @@ impl Drop for Cloud {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Beside the tests of this package, and where another package's tests use this file: beside those.
+pub fn binary() -> PathBuf {
+    let beside = || std::env::current_exe().unwrap().with_file_name("../fleethand-cloud");
+    let binary = option_env!("CARGO_BIN_EXE_fleethand-cloud").map_or_else(beside, PathBuf::from);
+    assert!(binary.exists(), "{} is not built: cargo build -p fleethand-cloud", binary.display());
+    binary
 }
 
 pub fn signal(pid: u32, name: &str) {

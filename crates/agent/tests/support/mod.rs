@@ -1,0 +1,269 @@
+//! A device: the real agent, in a folder of its own, against the real local cloud.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+#[path = "../../../cloud/tests/support/mod.rs"]
+pub mod cloud;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use cloud::{Cloud, arn, aws_done, binary, signal};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+pub const THING: &str = "edge-01";
+/// Longer than anything takes on a busy machine. No test waits this long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+pub struct Device {
+    folder: tempfile::TempDir,
+    agent: Option<Child>,
+}
+
+impl Device {
+    /// A thing with its certificate; nothing runs yet.
+    pub fn create(cloud: &Cloud) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("device");
+        let created = Command::new(binary())
+            .args(["thing", "create", THING, "--out", out.to_str().unwrap(), "--api", cloud.api()])
+            .output()
+            .unwrap();
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        Self { folder, agent: None }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("device").join(name)
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("fleethand.toml")
+    }
+
+    /// Puts `lines` below `[table]` of the configuration.
+    pub fn configure(&self, table: &str, lines: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        let header = format!("[{table}]\n");
+        let text = if text.contains(&format!("\n{header}")) {
+            text.replacen(&format!("\n{header}"), &format!("\n{header}{lines}\n"), 1)
+        } else {
+            format!("{text}\n{header}{lines}\n")
+        };
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// A script that a configured command runs.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        self.write(name, text);
+        format!("[\"/bin/sh\", {:?}]", self.path(name))
+    }
+
+    /// A reboot that gives another boot id and stops the agent.
+    pub fn simulate_reboots(&self) {
+        self.write("boot-id", "boot-1\n");
+        let text = format!(
+            "echo once >> {0}/reboots\necho boot-$(wc -l < {0}/reboots)-after > {0}/boot-id\nkill -TERM $PPID\n",
+            self.path("").display()
+        );
+        let command = self.script("reboot.sh", &text);
+        self.configure("reboot", &format!("command = {command}\nboot_id_file = {:?}", self.path("boot-id")));
+    }
+
+    pub fn start(&mut self) {
+        assert!(self.agent.is_none());
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let agent = Command::new(env!("CARGO_BIN_EXE_fleethand"))
+            .args(["run", "--config", self.config().to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.agent = Some(agent.unwrap());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    pub fn kill(&mut self) {
+        signal(self.pid(), "KILL");
+        self.wait_for_exit();
+    }
+
+    /// SIGTERM; how long it took.
+    pub fn stop(&mut self) -> Duration {
+        signal(self.pid(), "TERM");
+        let begun = Instant::now();
+        let status = self.wait_for_exit();
+        assert!(status.success(), "{status}: {}", self.log());
+        begun.elapsed()
+    }
+
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        let mut agent = self.agent.take().unwrap();
+        until("the agent to end", || agent.try_wait().unwrap())
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Any other command of the program.
+    pub fn fleethand(&self, arguments: &[&str]) -> Output {
+        let config = self.config();
+        Command::new(env!("CARGO_BIN_EXE_fleethand"))
+            .args(arguments)
+            .args(["--config", config.to_str().unwrap()])
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
+}
+
+/// What the operator does and sees.
+pub trait Operator {
+    fn create_job(&self, job: &str, document: &Value);
+    fn execution(&self, job: &str) -> Value;
+    fn wait_for(&self, job: &str, status: &str) -> Value;
+    fn outcome(&self, job: &str) -> Ended;
+    fn run(&self, job: &str, document: &Value) -> Ended;
+    fn upload(&self, key: &str, bytes: &[u8]);
+    fn fault(&self, fault: Value);
+}
+
+/// How an execution ended, as the cloud has it.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    pub execution: Value,
+}
+
+impl Ended {
+    #[track_caller]
+    pub fn is(&self, status: &str, reason: &str) -> &Self {
+        assert_eq!((self.status.as_str(), self.reason.as_str()), (status, reason), "{self:?}");
+        self
+    }
+}
+
+pub fn firmware_document(key: &str, version: &str, checksum: &str) -> Value {
+    json!({
+        "operation": "update-firmware",
+        "url": format!("${{aws:iot:s3-presigned-url:https://s3.us-east-1.amazonaws.com/firmware/{key}}}"),
+        "version": version,
+        "checksum": checksum,
+    })
+}
+
+impl Operator for Cloud {
+    fn create_job(&self, job: &str, document: &Value) {
+        let body = json!({
+            "targets": [arn(&format!("thing/{THING}"))],
+            "document": document.to_string(),
+            "presignedUrlConfig": {"roleArn": "arn:aws:iam::123456789012:role/jobs", "expiresInSec": 3600},
+        });
+        self.done("CreateJob", json!({"jobId": job}), body);
+    }
+
+    fn execution(&self, job: &str) -> Value {
+        let params = json!({"jobId": job, "thingName": THING});
+        self.done("DescribeJobExecution", params, Value::Null)["execution"].clone()
+    }
+
+    fn wait_for(&self, job: &str, status: &str) -> Value {
+        until(&format!("{job} to be {status}"), || {
+            let execution = self.execution(job);
+            (execution["status"] == status).then_some(execution)
+        })
+    }
+
+    fn outcome(&self, job: &str) -> Ended {
+        let execution = until(&format!("{job} to end"), || {
+            let execution = self.execution(job);
+            let pending = ["QUEUED", "IN_PROGRESS"].contains(&execution["status"].as_str().unwrap());
+            (!pending).then_some(execution)
+        });
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let details = &execution["statusDetails"]["detailsMap"];
+        Ended {
+            status: text(&execution["status"]),
+            reason: text(&details["reason"]),
+            message: text(&details["message"]),
+            execution: execution.clone(),
+        }
+    }
+
+    fn run(&self, job: &str, document: &Value) -> Ended {
+        self.create_job(job, document);
+        self.outcome(job)
+    }
+
+    /// Into the bucket `firmware`, with the AWS CLI.
+    fn upload(&self, key: &str, bytes: &[u8]) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let body = file.path().to_str().unwrap();
+        aws_done(self.s3(), &["s3api", "put-object", "--bucket", "firmware", "--key", key, "--body", body]);
+    }
+
+    fn fault(&self, fault: Value) {
+        self.admin("POST", "faults", Some(fault));
+    }
+}
+
+/// A cloud with the bucket `firmware`.
+pub fn cloud_with_bucket(options: &[&str]) -> Cloud {
+    let cloud = Cloud::start(options);
+    aws_done(cloud.s3(), &["s3api", "create-bucket", "--bucket", "firmware"]);
+    cloud
+}
+
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
