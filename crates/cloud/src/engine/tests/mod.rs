@@ -4,6 +4,7 @@ mod continuous;
 mod control;
 mod device;
 mod fleet;
+mod hostile;
 mod notify;
 mod property;
 mod registry;
