@@ -11,4 +11,5 @@ mod registry;
 mod scale;
 mod schedule;
 mod support;
+mod switches;
 mod vectors;
