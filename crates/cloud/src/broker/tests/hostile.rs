@@ -102,6 +102,38 @@ async fn a_reader_that_does_not_read_holds_up_nobody() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
+    /// Packets that are right but for a few bytes get further than noise does.
+    #[test]
+    fn damaged_packets_do_not_end_the_broker(
+        v5: bool,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let will = Some(("wills/c".to_owned(), b"gone".to_vec()));
+        let mut bytes = Hello { will, ..if v5 { Hello::v5("c") } else { Hello::v3("c") } }.bytes();
+        let properties: &[u8] = if v5 { &[12, 0x23, 0, 1, 0x26, 0, 1, b'k', 0, 1, b'v', 0x01, 1] } else { &[] };
+        let none: &[u8] = if v5 { &[0] } else { &[] };
+        bytes.extend(packet(0x82, &[&[0, 1], none, &string("a/#"), &[1]].concat()));
+        bytes.extend(packet(0x32, &[string("a/b").as_slice(), &[0, 2], properties, b"x"].concat()));
+        bytes.extend(packet(0xA2, &[&[0, 3], none, &string("a/#")].concat()));
+        for (place, value) in damage {
+            *place.get_mut(&mut bytes) = value;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let cloud = Cloud::start().await;
+            let mut raw = cloud.raw().await;
+            let _ = raw.stream.write_all(&bytes).await;
+            // Until it has answered what it understood, or has had enough.
+            let _ = timeout(Duration::from_millis(5), async { while raw.read_now().await.is_some() {} }).await;
+            drop(raw);
+            cloud.v3("after").await.nothing_more().await;
+            while cloud.broker.connections() > 1 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!cloud.server.is_finished());
+        });
+    }
+
     /// Whatever bytes follow a CONNECT, in whatever pieces: the broker serves on.
     #[test]
     fn no_bytes_end_the_broker(
