@@ -159,6 +159,12 @@ impl Cloud {
         Ok(None)
     }
 
+    /// Takes back one fault, or all of them; how many there were.
+    pub(crate) fn clear_faults(&self, id: Option<u64>) -> usize {
+        let refused = if id.is_none() { self.broker.refuse_nobody() } else { 0 };
+        refused + self.faults.clear(id)
+    }
+
     pub(crate) fn messages_since(&self, after: u64) -> String {
         locked(&self.messages).since(after)
     }

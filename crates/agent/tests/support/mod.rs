@@ -11,6 +11,7 @@
 pub mod cloud;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -31,10 +32,14 @@ pub struct Device {
 impl Device {
     /// A thing with its certificate; nothing runs yet.
     pub fn create(cloud: &Cloud) -> Self {
+        Self::create_named(cloud, THING)
+    }
+
+    pub fn create_named(cloud: &Cloud, thing: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("device");
         let created = Command::new(binary())
-            .args(["thing", "create", THING, "--out", out.to_str().unwrap(), "--api", cloud.api()])
+            .args(["thing", "create", thing, "--out", out.to_str().unwrap(), "--api", cloud.api()])
             .output()
             .unwrap();
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
@@ -87,11 +92,18 @@ impl Device {
     }
 
     pub fn start(&mut self) {
+        self.start_with(&["run"]);
+    }
+
+    /// What it prints goes to the log, too.
+    pub fn start_with(&mut self, arguments: &[&str]) {
         assert!(self.agent.is_none());
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let agent = Command::new(env!("CARGO_BIN_EXE_fleethand"))
-            .args(["run", "--config", self.config().to_str().unwrap()])
+            .args(arguments)
+            .args(["--config", self.config().to_str().unwrap()])
             .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
         self.agent = Some(agent.unwrap());
@@ -126,12 +138,30 @@ impl Device {
 
     /// Any other command of the program.
     pub fn fleethand(&self, arguments: &[&str]) -> Output {
-        let config = self.config();
-        Command::new(env!("CARGO_BIN_EXE_fleethand"))
+        self.fleethand_with_input(arguments, "")
+    }
+
+    pub fn fleethand_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fleethand"))
             .args(arguments)
-            .args(["--config", config.to_str().unwrap()])
-            .output()
-            .unwrap()
+            .args(["--config", self.config().to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that does not read its input closes it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// What is in the device's folder, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 }
 

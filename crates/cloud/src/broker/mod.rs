@@ -140,6 +140,11 @@ impl Broker {
         self.0.state().refuse(client_id, times);
     }
 
+    /// Lets everybody connect again; how many client ids had been refused.
+    pub(crate) fn refuse_nobody(&self) -> usize {
+        self.0.state().refuse_nobody()
+    }
+
     #[cfg(test)]
     pub(crate) fn is_connected(&self, client_id: &str) -> bool {
         self.0.state().is_connected(client_id)

@@ -284,6 +284,10 @@ impl State {
         }
     }
 
+    pub(super) fn refuse_nobody(&mut self) -> usize {
+        std::mem::take(&mut self.refused).len()
+    }
+
     #[cfg(test)]
     pub(super) fn is_connected(&self, client_id: &str) -> bool {
         self.sessions.get(client_id).is_some_and(|session| session.link.is_some())

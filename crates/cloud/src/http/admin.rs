@@ -149,7 +149,7 @@ fn clear_faults(api: &Api, what: &str) -> Result<String, Refused> {
             Some(id.parse().map_err(|_| Refused(StatusCode::NOT_FOUND, format!("there is no fault {id}")))?)
         }
     };
-    match (id, api.cloud.faults.clear(id)) {
+    match (id, api.cloud.clear_faults(id)) {
         (Some(id), 0) => Err(Refused(StatusCode::NOT_FOUND, format!("there is no fault {id}"))),
         (_, cleared) => Ok(json!({"cleared": cleared}).to_string()),
     }

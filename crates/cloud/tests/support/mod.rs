@@ -25,7 +25,10 @@ impl Cloud {
     /// With every port free, and `more` on the command line.
     pub fn start(more: &[&str]) -> Cloud {
         let mut command = Command::new(binary());
-        command.args(["serve", "--api", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--mqtts", "127.0.0.1:0"]);
+        command.arg("serve");
+        for listener in ["--api", "--s3", "--mqtts"].iter().filter(|listener| !more.contains(listener)) {
+            command.args([listener, "127.0.0.1:0"]);
+        }
         command.args(["--log", "warn"]).args(more).stdout(Stdio::piped());
         let begun = Instant::now();
         let mut child = command.spawn().unwrap();
