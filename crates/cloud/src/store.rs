@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -13,7 +14,7 @@ pub(crate) type Row = (String, String, Value);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("the state in {path} cannot be used")]
+    #[error("the state in {path} cannot be used; is another cloud running on it?")]
     Database { path: String, source: rusqlite::Error },
     #[error("row {kind}/{key} of the state is not JSON")]
     Row { kind: String, key: String, source: serde_json::Error },
@@ -29,6 +30,9 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Store, Error> {
         let open = || -> Result<Connection, rusqlite::Error> {
             let connection = Connection::open(path)?;
+            // One cloud at a time, and the second one is told so at once.
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
             // WAL with NORMAL: a crash of this process loses nothing, a power cut at most the last calls.
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -107,6 +111,17 @@ mod tests {
             rows,
             [("job".into(), "a".into(), json!("new")), ("job".into(), "b".into(), json!({"x": [2]}))]
         );
+    }
+
+    #[test]
+    fn two_cannot_have_the_same_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let first = Store::open(&path).unwrap();
+        let refused = Store::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("another cloud"), "{refused}");
+        drop(first);
+        assert!(Store::open(&path).is_ok());
     }
 
     #[test]

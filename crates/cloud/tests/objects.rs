@@ -183,6 +183,23 @@ fn versions_stay_until_they_are_deleted() {
 }
 
 #[test]
+fn a_document_may_come_from_the_store() {
+    let shop = Shop::new(&[]);
+    shop.put("jobs/reboot.json", br#"{"operation":"reboot"}"#);
+    let create = |key: &str| {
+        let source = format!("https://s3.amazonaws.com/firmware/{key}");
+        let arguments = ["iot", "create-job", "--job-id", "job", "--document-source", &source, "--targets"];
+        aws(shop.cloud.api(), &[&arguments[..], &[&arn("thing/edge-01")]].concat())
+    };
+    assert!(!create("jobs/none.json").status.success());
+    assert!(create("jobs/reboot.json").status.success());
+    // What happens to the object afterwards is of no concern to the job.
+    shop.put("jobs/reboot.json", b"{}");
+    let document = shop.cloud.done("GetJobDocument", json!({"jobId": "job"}), json!(null));
+    assert_eq!(document["document"], r#"{"operation":"reboot"}"#);
+}
+
+#[test]
 fn wrong_keys_of_the_store_are_refused() {
     let cloud = Cloud::start(&["--s3-access-key", "other", "--s3-secret-key", "other"]);
     let output = aws(cloud.s3(), &["s3api", "list-buckets"]);

@@ -50,7 +50,7 @@ fn a_kill_loses_nothing_that_was_answered() {
     for number in 0..50 {
         cloud.done("CreateThing", json!({"thingName": format!("thing-{number}")}), json!(null));
     }
-    drop(cloud); // SIGKILL
+    cloud.kill();
     let cloud = start(&folder, "real");
     let things = cloud.done("ListThings", json!({"maxResults": 250}), json!(null));
     assert_eq!(things["things"].as_array().unwrap().len(), 50);

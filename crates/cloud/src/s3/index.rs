@@ -78,6 +78,13 @@ pub(crate) struct Page {
     pub(crate) next: Option<String>,
 }
 
+/// One page of versions: (key, version, is it the newest), and the key after which the next page begins.
+#[derive(Debug, Default)]
+pub(crate) struct Versions {
+    pub(crate) entries: Vec<(String, Version, bool)>,
+    pub(crate) next: Option<String>,
+}
+
 impl Index {
     /// Takes a row back; false when it is not one of the object store's.
     pub(crate) fn load(&mut self, (kind, key, value): &Row) -> Result<bool, serde_json::Error> {
@@ -168,21 +175,16 @@ impl Index {
     /// Makes `version` the newest; its id as a client sees it.
     pub(crate) fn put(&mut self, bucket: &str, key: &str, mut version: Version) -> S3Result<Option<String>> {
         let entry = self.bucket_mut(bucket)?;
-        let shown = match entry.versioning {
-            Some(Versioning::Enabled) => {
-                version.id = new_id();
-                Some(version.id.clone())
-            }
-            Some(Versioning::Suspended) => Some(NULL.to_owned()),
-            None => None,
-        };
+        let versioning = entry.versioning;
         let versions = entry.objects.entry(key.to_owned()).or_default();
-        if version.id == NULL {
-            let replaced: Vec<Version> = versions.extract_if(.., |old| old.id == NULL).collect();
-            self.garbage.extend(replaced.into_iter().filter_map(|old| old.file));
+        let mut replaced = Vec::new();
+        match versioning {
+            Some(Versioning::Enabled) => version.id = new_id(),
+            _ => replaced.extend(versions.extract_if(.., |old| old.id == NULL)),
         }
-        let entry = self.bucket_mut(bucket)?;
-        entry.objects.entry(key.to_owned()).or_default().push(version);
+        let shown = versioning.map(|_| version.id.clone());
+        versions.push(version);
+        self.garbage.extend(replaced.into_iter().filter_map(|old: Version| old.file));
         self.object_changed(bucket, key);
         Ok(shown)
     }
@@ -279,20 +281,35 @@ impl Index {
         Ok(page)
     }
 
-    /// All versions of the keys after `after`, newest first: (key, version, is it the newest).
+    /// All versions of the keys after `after`, newest first, until there are `limit` or more.
     pub(crate) fn versions(
         &self,
         bucket: &str,
         prefix: &str,
         after: &str,
-    ) -> S3Result<Vec<(String, Version, bool)>> {
-        let keys = self.bucket(bucket)?.objects.iter();
-        let keys = keys.filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after);
-        let all = keys.flat_map(|(key, versions)| {
+        limit: usize,
+    ) -> S3Result<Versions> {
+        let mut listed = Versions::default();
+        let mut last = None;
+        let bounds = (Bound::Included(prefix.max(after)), Bound::Unbounded);
+        for (key, versions) in self.bucket(bucket)?.objects.range::<str, _>(bounds) {
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if key.as_str() <= after {
+                continue;
+            }
+            if listed.entries.len() >= limit {
+                listed.next = last;
+                break;
+            }
             let newest_first = versions.iter().rev().enumerate();
-            newest_first.map(move |(age, version)| (key.clone(), version.clone(), age == 0))
-        });
-        Ok(all.collect())
+            listed
+                .entries
+                .extend(newest_first.map(|(age, version)| (key.clone(), version.clone(), age == 0)));
+            last = Some(key.clone());
+        }
+        Ok(listed)
     }
 
     fn bucket_mut(&mut self, name: &str) -> S3Result<&mut Bucket> {
@@ -427,6 +444,23 @@ mod tests {
         index.delete("b", "k", deleted.version.as_deref(), Time::from_secs(3)).unwrap();
         assert_eq!(index.find("b", "k", None).unwrap().etag, "2");
         assert!(index.take_garbage().is_empty());
+    }
+
+    #[test]
+    fn versions_come_in_pages_of_whole_keys() {
+        let mut index = index(&[]);
+        index.set_versioning("b", Some(Versioning::Enabled)).unwrap();
+        for key in ["a", "a", "b", "c"] {
+            index.put("b", key, version("1")).unwrap();
+        }
+        let keys = |page: &Versions| {
+            page.entries.iter().map(|(key, _, newest)| (key.clone(), *newest)).collect::<Vec<_>>()
+        };
+        let first = index.versions("b", "", "", 2).unwrap();
+        assert_eq!(keys(&first), [("a".to_owned(), true), ("a".to_owned(), false)]);
+        let second = index.versions("b", "", first.next.as_deref().unwrap(), 2).unwrap();
+        assert_eq!(keys(&second), [("b".to_owned(), true), ("c".to_owned(), true)]);
+        assert_eq!(second.next, None);
     }
 
     #[test]

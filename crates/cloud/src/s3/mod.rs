@@ -5,9 +5,11 @@
 
 mod damage;
 mod index;
+mod listing;
 mod multipart;
 mod ops;
 mod presign;
+mod read;
 mod storage;
 
 use std::convert::Infallible;

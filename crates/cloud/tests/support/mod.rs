@@ -105,6 +105,12 @@ impl Cloud {
         self.child.id()
     }
 
+    /// SIGKILL: nothing is tidied up.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// SIGTERM; what it had said on stdout besides the first line.
     pub fn stop(mut self) -> String {
         signal(self.child.id(), "TERM");
@@ -118,8 +124,11 @@ impl Cloud {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Told to stop, so that it takes its temporary folder along.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            let _ = self.child.wait();
+        }
     }
 }
 
