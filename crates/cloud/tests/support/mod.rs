@@ -158,6 +158,7 @@ pub fn aws(endpoint: &str, arguments: &[&str]) -> std::process::Output {
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
         ("AWS_PAGER", ""),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_CONFIG_FILE", "/dev/null"),
         ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
     ] {
