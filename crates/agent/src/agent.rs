@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use connection::{Connection, Event};
 use dispatcher::{
-    AfterStart, Dispatcher, Ended, HostDevice, Journal, OnOffer, Operation, Outcome, Phase, Progress,
+    AfterStart, Dispatcher, Ended, HostDevice, Journal, OnOffer, Operation, Outcome, Parsed, Phase, Progress,
     on_offer,
 };
 use downloader::Downloader;
@@ -36,6 +36,8 @@ struct Agent {
     worker: Worker,
     history: History,
     pace: Pace,
+    step_timeout: Option<Duration>,
+    operation_timeout: Duration,
     boot_id: String,
     held: Option<Held>,
     /// Offered while something else still winds down.
@@ -50,6 +52,8 @@ struct Held {
     key: ExecutionKey,
     /// Absent for what a restart finishes from the journal alone.
     operation: Option<Operation>,
+    /// How long it may take.
+    limit: Duration,
     /// How it ended, once it has.
     update: Option<StatusUpdate>,
 }
@@ -106,7 +110,10 @@ impl Agent {
             session,
             worker: Worker::new(host, progress_sender, fresh_sender),
             history,
-            pace: Pace::new(settings.progress_interval),
+            // Half of it: one report may get lost.
+            pace: Pace::new(settings.progress_interval, settings.step_timeout.map(|step| step / 2)),
+            step_timeout: settings.step_timeout,
+            operation_timeout: settings.operation_timeout,
             boot_id,
             held: None,
             offered: None,
@@ -128,13 +135,13 @@ impl Agent {
             }
             (AfterStart::Report(outcome), Some(Some(key))) => {
                 host.conclude(outcome.clone());
-                self.held = Some(Held { key, operation: None, update: None });
+                self.hold(key);
                 self.report(&outcome);
             }
             (what, Some(Some(key))) => {
                 tracing::info!(job = %key.job_id, ?what, "an execution was interrupted and goes on");
-                self.held = Some(Held { key, operation: None, update: None });
-                self.worker.start(Work::Finish(what));
+                self.hold(key);
+                self.worker.start(Work::Finish(what), self.operation_timeout);
             }
         }
         Ok(())
@@ -234,18 +241,19 @@ impl Agent {
         }
         tracing::info!(job = %key.job_id, execution = key.execution_number, ?decision, "offered");
         let accepted = host.accept(&id);
-        self.held = Some(Held { key: key.clone(), operation: None, update: None });
+        let rules = *host.rules();
+        self.hold(key);
         let outcome = match (decision, accepted) {
             (OnOffer::Report(outcome), _) => outcome,
             (_, Err(error)) => {
                 tracing::error!(%error, "no work is taken up without a journal");
                 Outcome::failed(error.reason(), error.to_string())
             }
-            (decision, Ok(())) => match understand(&execution, host.rules()) {
+            (decision, Ok(())) => match understand(&execution, &rules) {
                 Err(outcome) => outcome,
-                Ok(operation) => {
-                    let starting = report::starting(&operation, &self.boot_id);
-                    self.held = Some(Held { key, operation: Some(operation), update: None });
+                Ok(parsed) => {
+                    let starting = report::starting(&parsed.operation, &self.boot_id, self.step_timeout);
+                    self.understood(parsed, execution.approximate_seconds_before_timed_out);
                     if decision == OnOffer::Continue {
                         self.session.resume(now, &execution);
                         self.begun();
@@ -264,10 +272,23 @@ impl Agent {
     }
 
     fn begun(&mut self) {
-        if let Some(operation) = self.held.as_ref().and_then(|held| held.operation.clone()) {
-            tracing::info!(operation = operation.name(), "begun");
-            self.worker.start(Work::Run(operation));
+        if let Some(Held { operation: Some(operation), limit, .. }) = &self.held {
+            tracing::info!(operation = operation.name(), limit_s = limit.as_secs(), "begun");
+            self.pace.sent(Instant::now());
+            self.worker.start(Work::Run(operation.clone()), *limit);
         }
+    }
+
+    fn hold(&mut self, key: ExecutionKey) {
+        self.held = Some(Held { key, operation: None, limit: self.operation_timeout, update: None });
+    }
+
+    /// The document's limit or ours, and never longer than the cloud waits.
+    fn understood(&mut self, parsed: Parsed, seconds_left: Option<u64>) {
+        let Some(held) = &mut self.held else { return };
+        let limit = parsed.timeout.unwrap_or(self.operation_timeout + parsed.operation.delay());
+        held.limit = seconds_left.map_or(limit, |left| limit.min(Duration::from_secs(left)));
+        held.operation = Some(parsed.operation);
     }
 
     async fn ended(&mut self, ended: Ended) {
@@ -308,7 +329,8 @@ impl Agent {
         let progress = *self.progress.borrow_and_update();
         match self.held.as_ref().and_then(|held| held.operation.as_ref()) {
             Some(operation) => {
-                self.session.progress(now, report::progress(operation, &self.boot_id, &progress));
+                let update = report::progress(operation, &self.boot_id, self.step_timeout, &progress);
+                self.session.progress(now, update);
                 self.pace.sent(now);
             }
             None => self.pace.reset(),
@@ -370,13 +392,13 @@ impl Agent {
 }
 
 /// A document is understood here, or ends here. Nothing on the device has changed.
-fn understand(execution: &JobExecution, rules: &dispatcher::Rules) -> Result<Operation, Outcome> {
+fn understand(execution: &JobExecution, rules: &dispatcher::Rules) -> Result<Parsed, Outcome> {
     let parsed = Operation::parse(execution.document.as_ref().unwrap_or(&Value::Null), rules);
     let parsed = parsed.map_err(|error| Outcome::from(&error))?;
     for warning in &parsed.warnings {
         tracing::warn!(job = %execution.job_id, "{warning}");
     }
-    Ok(parsed.operation)
+    Ok(parsed)
 }
 
 pub fn session_settings(settings: &Settings) -> jobs::Settings {

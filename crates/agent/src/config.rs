@@ -25,6 +25,10 @@ pub struct Settings {
     pub download: downloader::Settings,
     /// At most one progress report in this time.
     pub progress_interval: Duration,
+    /// The cloud's step timer: it times an execution out when nothing was heard of it for so long.
+    pub step_timeout: Option<Duration>,
+    /// How long an operation may take, unless its document says otherwise.
+    pub operation_timeout: Duration,
     pub log: Log,
 }
 
@@ -72,7 +76,11 @@ impl Settings {
         let download = download(top.table("download")?)?;
         let mut report = top.table("report")?;
         let progress_interval = report.seconds("progress_interval_seconds", 1..=DAY)?;
+        let step_timeout = report.integer("step_timeout_minutes", 0..=10_080)?.unwrap_or(30);
         report.finish()?;
+        let mut operation = top.table("operation")?;
+        let operation_timeout = operation.seconds("timeout_seconds", 1..=7 * DAY)?;
+        operation.finish()?;
         let log = log(top.table("log")?)?;
         top.finish()?;
         Ok(Self {
@@ -80,6 +88,8 @@ impl Settings {
             host,
             download,
             progress_interval: progress_interval.unwrap_or(Duration::from_secs(10)),
+            step_timeout: (step_timeout > 0).then(|| Duration::from_secs(step_timeout * 60)),
+            operation_timeout: operation_timeout.unwrap_or(Duration::from_secs(DAY)),
             log,
         })
     }

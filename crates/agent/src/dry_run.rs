@@ -147,7 +147,10 @@ async fn understand(document: &Value, settings: &Settings) -> Description {
         Err(error) => return Description::rejected(Outcome::from(&error)),
     };
     let (steps, outcome) = describe(&parsed.operation, &settings.host).await;
-    let updates = vec![report::starting(&parsed.operation, "the boot id"), report::terminal(&outcome)];
+    let updates = vec![
+        report::starting(&parsed.operation, "the boot id", settings.step_timeout),
+        report::terminal(&outcome),
+    ];
     Description {
         operation: Some(parsed.operation.name()),
         warnings: parsed.warnings,

@@ -128,6 +128,53 @@ fn an_agent_that_is_killed_in_the_command_finishes_without_the_cloud() {
     assert_eq!(device.read("firmware.bin"), new_firmware());
 }
 
+/// An operation that takes too long is ended and undone by the device itself, which says so.
+#[test]
+fn an_operation_has_an_end() {
+    let (cloud, mut device, mut document) = slow_download();
+    device.start();
+    document["timeoutSeconds"] = json!(1);
+    let ended = cloud.run("download", &document);
+    ended.is("FAILED", "timeout");
+    assert!(ended.message.contains("downloading"), "{ended:?}");
+    assert!(!exists(&device.path("firmware.bin.staged")));
+    let reboot = json!({"operation": "reboot", "delay": 60, "timeoutSeconds": 1});
+    cloud.run("reboot", &reboot).is("FAILED", "timeout");
+    device.stop();
+
+    let hangs = format!("grep -q old {} || sleep 1000\n", device.path("firmware.bin").display());
+    let command = device.script("command.sh", &hangs);
+    device.configure("firmware", &format!("command = {command}"));
+    device.configure("operation", "timeout_seconds = 6");
+    device.start();
+    document.as_object_mut().unwrap().remove("timeoutSeconds");
+    let ended = cloud.run("command", &document);
+    ended.is("FAILED", "timeout");
+    assert!(ended.message.contains("installing"), "{ended:?}");
+    assert_eq!(device.read("firmware.bin"), b"old");
+}
+
+/// A device that dies in the middle of a job is seen, and one that works is not taken for dead.
+#[test]
+fn the_step_timer_sees_a_device_that_died() {
+    let cloud = Cloud::start(&["--clock", "manual:1700000000"]);
+    let mut device = Device::create(&cloud);
+    device.configure("report", "step_timeout_minutes = 5");
+    device.start();
+    cloud.create_job("reboot", &json!({"operation": "reboot", "delay": 600}));
+    cloud.wait_for("reboot", "IN_PROGRESS");
+    device.kill();
+    // The delay and five minutes: not before.
+    cloud.advance(14 * 60);
+    assert_eq!(cloud.execution("reboot")["status"], "IN_PROGRESS");
+    cloud.advance(2 * 60);
+    assert_eq!(cloud.execution("reboot")["status"], "TIMED_OUT");
+    // Back again, it does not reboot for an order that has ended.
+    device.start();
+    cloud.run("after", &config(1)).is("SUCCEEDED", "configured");
+    until("the journal to be empty", || (!exists(&device.path("state/journal.json"))).then_some(()));
+}
+
 /// AWS's device client segfaults on a document, again at every restart.
 #[test]
 fn an_execution_on_which_the_agent_dies_again_and_again_is_failed() {

@@ -21,6 +21,8 @@ pub enum HaltKind {
     Cancel,
     /// The agent ends: everything stays as the journal says, and the next start goes on.
     Stop,
+    /// It takes too long: as with a cancellation, but it is ours to report.
+    Expire,
 }
 
 /// Asks a running operation to stop. The first kind given wins.
@@ -39,6 +41,10 @@ impl Halt {
         self.halt(HaltKind::Stop);
     }
 
+    pub fn expire(&self) {
+        self.halt(HaltKind::Expire);
+    }
+
     fn halt(&self, kind: HaltKind) {
         let _ = self.kind.set(kind);
         self.token.cancel();
@@ -46,6 +52,14 @@ impl Halt {
 
     pub async fn halted(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Returns for a stop alone: what cannot be taken back is not ended by anything else.
+    pub(crate) async fn stopped(&self) {
+        self.halted().await;
+        if self.kind() != Some(HaltKind::Stop) {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub fn kind(&self) -> Option<HaltKind> {
@@ -69,6 +83,12 @@ pub struct Context {
 impl Context {
     pub(crate) fn report(&self, progress: Progress) {
         self.progress.send_replace(progress);
+    }
+
+    /// What an operation that took too long ends with.
+    fn timed_out(&self) -> Outcome {
+        let phase = self.progress.borrow().phase;
+        Outcome::failed("timeout", format!("it was not done in time: still {phase}"))
     }
 
     pub(crate) async fn ask_for_fresh_document(&self) -> Option<Value> {
@@ -250,6 +270,9 @@ impl<D: Device> Dispatcher<D> {
         match self.device.run_command(target, &context.halt).await {
             Ok(()) => {}
             Err(_) if context.halt.kind() == Some(HaltKind::Stop) => return Err(Failure::Halted),
+            Err(_) if context.halt.kind() == Some(HaltKind::Expire) => {
+                return Err(self.undo(target, before, context.timed_out(), context).await);
+            }
             Err(error) => {
                 let outcome = Outcome::failed(error.reason(), error.to_string());
                 return Err(self.undo(target, before, outcome, context).await);
@@ -309,6 +332,12 @@ impl<D: Device> Dispatcher<D> {
                 match kind {
                     HaltKind::Cancel => self.abandon().await,
                     HaltKind::Stop => self.stopped(),
+                    HaltKind::Expire => {
+                        self.discard_staged().await;
+                        let outcome = context.timed_out();
+                        self.conclude(outcome.clone());
+                        return Ended::Outcome(outcome);
+                    }
                 }
                 Ended::Halted(kind)
             }
@@ -333,12 +362,16 @@ impl<D: Device> Dispatcher<D> {
 
     /// Withdrawn: nothing of it stays.
     pub async fn abandon(&mut self) {
+        self.discard_staged().await;
+        self.settled();
+    }
+
+    async fn discard_staged(&mut self) {
         for target in [Target::Firmware, Target::Config] {
             if let Err(error) = self.device.discard(target).await {
                 tracing::warn!(%target, %error, "what lay beside the target could not be removed");
             }
         }
-        self.settled();
     }
 
     /// An orderly stop is not an attempt that failed.

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 /// A reboot may be ordered at most a day ahead: what is further away belongs into a scheduled job.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// As long as AWS lets an execution be in progress.
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const MAX_VERSION_CHARACTERS: usize = 128;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -48,10 +50,12 @@ pub struct Rules {
     pub allow_http: bool,
 }
 
-/// An operation, and what was ignored on the way to it.
+/// An operation, how long it may take, and what was ignored on the way to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
     pub operation: Operation,
+    /// The document's own limit, where it has one.
+    pub timeout: Option<Duration>,
     pub warnings: Vec<String>,
 }
 
@@ -82,16 +86,27 @@ impl Operation {
         }
     }
 
+    /// How long it waits on purpose before it begins.
+    pub fn delay(&self) -> Duration {
+        match self {
+            Self::Reboot(reboot) => reboot.delay,
+            Self::UpdateFirmware(_) | Self::UpdateConfig(_) => Duration::ZERO,
+        }
+    }
+
     pub fn parse(document: &Value, rules: &Rules) -> Result<Parsed, DocumentError> {
         let mut members = Members::of(document)?;
         let name = members.required("operation", "a string", |v| v.as_str().map(str::to_owned))?;
+        let timeout = members.optional("timeoutSeconds", "whole seconds from 1 to 604800", |v| {
+            v.as_u64().map(Duration::from_secs).filter(|t| !t.is_zero() && *t <= MAX_TIMEOUT)
+        });
         let operation = match name.as_str() {
             "update-firmware" => Self::UpdateFirmware(update_firmware(&mut members, rules)?),
             "update-config" => Self::UpdateConfig(update_config(&mut members)?),
             "reboot" => Self::Reboot(reboot(&mut members)?),
             _ => return Err(DocumentError::UnknownOperation(shorten(&name))),
         };
-        Ok(Parsed { operation, warnings: members.unknown() })
+        Ok(Parsed { operation, timeout: timeout?, warnings: members.unknown() })
     }
 }
 
@@ -253,6 +268,13 @@ mod tests {
     }
 
     #[test]
+    fn any_operation_may_have_a_limit_of_its_own() {
+        assert_eq!(parse(firmware()).unwrap().timeout, None);
+        let limited = parse(with(firmware(), "timeoutSeconds", json!(90))).unwrap();
+        assert_eq!((limited.timeout, limited.warnings), (Some(Duration::from_secs(90)), vec![]));
+    }
+
+    #[test]
     fn an_upper_case_digest_is_accepted() {
         let checksum = json!(format!("sha256:{}", "AB".repeat(32)));
         assert!(parse(with(firmware(), "checksum", checksum)).is_ok());
@@ -294,6 +316,9 @@ mod tests {
             (json!({"operation": "reboot", "delay": 1.5}), "delay"),
             (json!({"operation": "reboot", "delay": -1}), "delay"),
             (json!({"operation": "reboot", "delay": 86401}), "delay"),
+            (json!({"operation": "reboot", "timeoutSeconds": 0}), "timeoutSeconds"),
+            (json!({"operation": "reboot", "timeoutSeconds": 604801}), "timeoutSeconds"),
+            (json!({"operation": "reboot", "timeoutSeconds": "60"}), "timeoutSeconds"),
         ];
         for (document, expected) in cases {
             match parse(document.clone()) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::device::Device;
-use crate::dispatcher::{Context, Dispatcher, Failure};
+use crate::dispatcher::{Context, Dispatcher, Failure, HaltKind};
 use crate::journal::{Durability, Phase};
 use crate::operation::Reboot;
 use crate::outcome::{Outcome, Progress};
@@ -39,7 +39,7 @@ impl<D: Device> Dispatcher<D> {
         match self.device.reboot(&context.halt).await {
             Ok(()) => {}
             // The shutdown that was ordered stops the agent, and the command with it.
-            Err(_) if context.halt.kind().is_some() => return Err(Failure::Rebooting),
+            Err(_) if context.halt.kind() == Some(HaltKind::Stop) => return Err(Failure::Rebooting),
             Err(error) => {
                 let message = format!("the system was not told to reboot: {error}");
                 return Err(Failure::Outcome(Outcome::failed("reboot-failed", message)));
@@ -50,7 +50,7 @@ impl<D: Device> Dispatcher<D> {
                 let message = format!("the system still runs {} s after the order", GOING_DOWN.as_secs());
                 Err(Failure::Outcome(Outcome::failed("reboot-did-not-happen", message)))
             }
-            () = context.halt.halted() => Err(Failure::Rebooting),
+            () = context.halt.stopped() => Err(Failure::Rebooting),
         }
     }
 }

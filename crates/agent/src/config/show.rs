@@ -47,6 +47,9 @@ impl Display for Settings {
         }
         writeln!(f, "\n[report]")?;
         seconds(f, "progress_interval_seconds", self.progress_interval)?;
+        writeln!(f, "step_timeout_minutes = {}", self.step_timeout.unwrap_or_default().as_secs() / 60)?;
+        writeln!(f, "\n[operation]")?;
+        seconds(f, "timeout_seconds", self.operation_timeout)?;
         writeln!(f, "\n[log]")?;
         text(f, "format", if self.log.format == LogFormat::Json { "json" } else { "auto" })?;
         text(f, "level", &self.log.level.to_string())
