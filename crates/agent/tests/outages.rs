@@ -175,6 +175,34 @@ fn the_step_timer_sees_a_device_that_died() {
     until("the journal to be empty", || (!exists(&device.path("state/journal.json"))).then_some(()));
 }
 
+/// AWS's device client: after kill -9 the old handler runs on while the job starts again beside it.
+#[test]
+fn nothing_of_a_command_outlives_a_killed_agent_and_its_next_start() {
+    let (cloud, mut device, document) = download();
+    let script = format!(
+        "test -e {1} && exit 0\n(setsid sh -c 'echo $$ >> {0}; sleep 1000' & sh -c 'echo $$ >> {0}; sleep 1000' &)\nsleep 1000\n",
+        device.path("pids").display(),
+        device.path("quick").display()
+    );
+    let command = device.script("command.sh", &script);
+    device.configure("firmware", &format!("command = {command}"));
+    device.start();
+    cloud.create_job("fw", &document);
+    let pids = until("the command's children", || {
+        let pids = std::fs::read_to_string(device.path("pids")).ok()?;
+        (pids.lines().count() == 2).then_some(pids)
+    });
+    device.kill();
+    device.write("quick", "");
+    device.start();
+    cloud.outcome("fw").is("SUCCEEDED", "installed");
+    for pid in pids.lines() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+    assert!(!exists(&device.path("state/command.id")));
+}
+
 /// AWS's device client segfaults on a document, again at every restart.
 #[test]
 fn an_execution_on_which_the_agent_dies_again_and_again_is_failed() {

@@ -2,6 +2,7 @@
 //! process group.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-use crate::Halt;
+use crate::{Halt, leftovers};
 
 /// A command that prints more than this is not one that an update should depend on.
 const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
@@ -78,9 +79,18 @@ enum Ended {
     Halted,
 }
 
-pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFailure> {
+/// Runs it to its end. `mark`, if there is one, is a file that lets the next start find what a kill leaves running.
+pub(crate) async fn run(spec: &CommandSpec, mark: Option<&Path>, halt: &Halt) -> Result<(), CommandFailure> {
+    let ended = run_marked(spec, mark, halt).await;
+    if let Some(mark) = mark {
+        leftovers::unmark(mark);
+    }
+    ended
+}
+
+async fn run_marked(spec: &CommandSpec, mark: Option<&Path>, halt: &Halt) -> Result<(), CommandFailure> {
     let program = spec.program.clone();
-    let mut child = match start(spec) {
+    let mut child = match start(spec, mark) {
         Ok(child) => child,
         Err(source) => return Err(CommandFailure::NotStarted { program, source }),
     };
@@ -129,8 +139,17 @@ async fn exit_with_output(child: &mut Child, drain: &mut (impl Future<Output = D
 }
 
 #[allow(unsafe_code, reason = "pre_exec has no safe form; only prctl is called between fork and exec")]
-fn start(spec: &CommandSpec) -> std::io::Result<Child> {
+fn start(spec: &CommandSpec, mark: Option<&Path>) -> std::io::Result<Child> {
     let mut command = Command::new(&spec.program);
+    if let Some(mark) = mark {
+        // Without a mark, on a disk that is full, the command is still better run than not.
+        match leftovers::mark(mark) {
+            Ok(id) => drop(command.env(leftovers::VARIABLE, id)),
+            Err(error) => {
+                tracing::warn!(%error, "a kill of the agent could leave parts of the command running")
+            }
+        }
+    }
     command
         .args(&spec.arguments)
         .stdin(Stdio::null())
@@ -219,7 +238,7 @@ mod tests {
     }
 
     async fn reason(script: &str) -> (&'static str, String) {
-        match run(&sh(script, Duration::from_secs(20)), &Halt::default()).await {
+        match run(&sh(script, Duration::from_secs(20)), None, &Halt::default()).await {
             Ok(()) => ("ok", String::new()),
             Err(failure) => (failure.reason(), failure.to_string()),
         }
@@ -237,7 +256,7 @@ mod tests {
             arguments: vec![],
             timeout: Duration::from_secs(1),
         };
-        let failure = run(&missing, &Halt::default()).await.unwrap_err();
+        let failure = run(&missing, None, &Halt::default()).await.unwrap_err();
         assert_eq!(failure.reason(), "command-not-started");
     }
 
@@ -260,7 +279,8 @@ mod tests {
             "trap '' TERM; sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait; sleep 1000",
             pids.display()
         );
-        let failure = run(&sh(&script, Duration::from_millis(300)), &Halt::default()).await.unwrap_err();
+        let failure =
+            run(&sh(&script, Duration::from_millis(300)), None, &Halt::default()).await.unwrap_err();
         assert_eq!(failure.reason(), "command-timeout");
         for pid in std::fs::read_to_string(&pids).unwrap().lines() {
             // SIGKILL was sent; the kernel may still be busy with it.
@@ -278,7 +298,7 @@ mod tests {
     async fn a_halt_ends_it_promptly() {
         let halt = Halt::default();
         let spec = sh("sleep 1000", Duration::from_secs(1000));
-        let (ended, ()) = tokio::join!(run(&spec, &halt), async { halt.cancel() });
+        let (ended, ()) = tokio::join!(run(&spec, None, &halt), async { halt.cancel() });
         assert_eq!(ended.unwrap_err().reason(), "canceled");
     }
 

@@ -10,6 +10,7 @@ mod dispatcher;
 mod firmware;
 mod host;
 mod journal;
+mod leftovers;
 mod operation;
 mod outcome;
 mod plan;
