@@ -146,7 +146,7 @@ fn start(spec: &CommandSpec, mark: Option<&Path>) -> std::io::Result<Child> {
         match leftovers::mark(mark) {
             Ok(id) => drop(command.env(leftovers::VARIABLE, id)),
             Err(error) => {
-                tracing::warn!(%error, "a kill of the agent could leave parts of the command running")
+                tracing::warn!(%error, "a kill of the agent could leave parts of the command running");
             }
         }
     }
