@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use connection::{Connection, Event};
 use dispatcher::{
@@ -100,14 +99,14 @@ impl Agent {
         }
         let boot_id = host.boot_id().await?;
         let history = History::open(state_directory);
-        let mut session = Session::new(session_settings(settings), fastrand::u64(..));
+        let mut session = Session::new(settings.session(), fastrand::u64(..));
         session.restore_settled(
             history.settled().iter().map(|s| (s.execution.clone(), s.update.clone())).collect(),
         );
         let (progress_sender, progress) = watch::channel(Progress::phase("starting"));
         let (fresh_sender, fresh_document) = mpsc::channel(1);
         Ok(Self {
-            link: Connection::start(link_settings(settings, tls)),
+            link: Connection::start(settings.link(tls)),
             session,
             worker: Worker::new(host, progress_sender, fresh_sender),
             history,
@@ -400,44 +399,4 @@ fn understand(execution: &JobExecution, rules: &dispatcher::Rules) -> Result<Par
         tracing::warn!(job = %execution.job_id, "{warning}");
     }
     Ok(parsed)
-}
-
-pub fn session_settings(settings: &Settings) -> jobs::Settings {
-    jobs::Settings {
-        request_timeout: settings.connection.request_timeout,
-        poll_interval: settings.connection.poll_interval,
-        ..jobs::Settings::new(&settings.connection.thing_name)
-    }
-}
-
-pub fn link_settings(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> connection::Settings {
-    let settings = &settings.connection;
-    connection::Settings {
-        endpoint: settings.endpoint.clone(),
-        port: settings.port,
-        client_id: settings.client_id.clone(),
-        tls,
-        keep_alive: settings.keep_alive,
-        connect_timeout: settings.connect_timeout,
-        reconnect_min: settings.reconnect_min,
-        reconnect_max: settings.reconnect_max,
-        stable_after: settings.stable_after,
-        subscriptions: jobs::subscriptions(&settings.thing_name),
-        seed: fastrand::u64(..),
-    }
-}
-
-/// Only one agent may work with a state directory: two would run the same job beside each other.
-pub fn lock(state_directory: &std::path::Path) -> anyhow::Result<impl Sized + use<>> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state_directory)
-        .with_context(|| format!("cannot create the state directory {}", state_directory.display()))?;
-    let path = state_directory.join("lock");
-    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        anyhow::anyhow!("another fleethand uses the state directory {} ({error})", state_directory.display())
-    })
 }

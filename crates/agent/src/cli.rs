@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
+use crate::lock::lock;
 use crate::{agent, dry_run, logging};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
@@ -29,6 +30,8 @@ enum Command {
         #[command(flatten)]
         config: Config,
         /// Listen to the real queue and describe what would be done, without touching any execution.
+        ///
+        /// It connects with the same client id: stop the agent first, or set another client_id that the policy allows.
         #[arg(long)]
         dry_run: bool,
     },
@@ -112,7 +115,7 @@ async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool)
     if dry_run {
         return dry_run::listen(settings, tls, stop).await;
     }
-    let _lock = agent::lock(&settings.host.state_directory)?;
+    let _lock = lock(&settings.host.state_directory)?;
     agent::run(settings, tls, stop).await
 }
 

@@ -4,6 +4,7 @@ mod show;
 mod table;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use connection::tls::IdentityFiles;
@@ -98,8 +99,35 @@ impl Settings {
         Rules { allow_http: self.download.allow_http }
     }
 
+    /// What the session has to know.
+    pub fn session(&self) -> jobs::Settings {
+        jobs::Settings {
+            request_timeout: self.connection.request_timeout,
+            poll_interval: self.connection.poll_interval,
+            ..jobs::Settings::new(&self.connection.thing_name)
+        }
+    }
+
+    /// What the link has to know.
+    pub fn link(&self, tls: Arc<rustls::ClientConfig>) -> connection::Settings {
+        let settings = &self.connection;
+        connection::Settings {
+            endpoint: settings.endpoint.clone(),
+            port: settings.port,
+            client_id: settings.client_id.clone(),
+            tls,
+            keep_alive: settings.keep_alive,
+            connect_timeout: settings.connect_timeout,
+            reconnect_min: settings.reconnect_min,
+            reconnect_max: settings.reconnect_max,
+            stable_after: settings.stable_after,
+            subscriptions: jobs::subscriptions(&settings.thing_name),
+            seed: fastrand::u64(..),
+        }
+    }
+
     /// The device's identity, read and fitted together. An error names the configuration's key, too.
-    pub fn tls(&self, file: &Path) -> Result<std::sync::Arc<rustls::ClientConfig>, ConfigError> {
+    pub fn tls(&self, file: &Path) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
         let identity = &self.connection.identity;
         connection::tls::client_config(identity).map_err(|error| {
             let key = match &error.file {

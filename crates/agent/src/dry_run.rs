@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
-use crate::{agent, report};
+use crate::report;
 
 /// AWS takes no larger document.
 const MAX_DOCUMENT_BYTES: u64 = 32 * 1024;
@@ -67,8 +67,8 @@ pub async fn listen(
     tls: Arc<rustls::ClientConfig>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut link = Connection::start(agent::link_settings(settings, tls));
-    let mut session = Session::new(agent::session_settings(settings), fastrand::u64(..));
+    let mut link = Connection::start(settings.link(tls));
+    let mut session = Session::new(settings.session(), fastrand::u64(..));
     let mut described: Option<ExecutionKey> = None;
     tokio::pin!(stop);
     loop {

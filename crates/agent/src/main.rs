@@ -5,6 +5,7 @@ mod cli; // what can be typed
 mod config; // fleethand.toml, checked once at the start
 mod dry_run; // what a job would do, in words
 mod history; // what was settled, so that nothing is done twice
+mod lock; // one agent for one state directory
 mod logging; // for a person, for journald, or as JSON
 mod pace; // how often progress may be reported
 mod report; // an outcome in AWS's terms

@@ -1,0 +1,22 @@
+//! Only one agent may work with a state directory: two would run the same job beside each other.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Creates the directory, for its owner alone, and locks it until the value is dropped or the process ends.
+pub fn lock(state_directory: &Path) -> anyhow::Result<Flock<File>> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_directory)
+        .with_context(|| format!("cannot create the state directory {}", state_directory.display()))?;
+    let path = state_directory.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow::anyhow!("another fleethand uses the state directory {} ({error})", state_directory.display())
+    })
+}
