@@ -134,7 +134,7 @@ impl Agent {
                 tracing::info!(job = %key.job_id, "an execution was interrupted, the cloud says whether it goes on");
             }
             (AfterStart::Report(outcome), Some(Some(key))) => {
-                host.conclude(outcome.clone());
+                host.conclude(outcome.clone()).await;
                 self.hold(key);
                 self.report(&outcome);
             }
@@ -266,7 +266,7 @@ impl Agent {
             },
         };
         if let Some(host) = self.worker.idle() {
-            host.conclude(outcome.clone());
+            host.conclude(outcome.clone()).await;
         }
         self.report(&outcome);
     }

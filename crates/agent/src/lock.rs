@@ -7,16 +7,17 @@ use std::path::Path;
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 
-/// Creates the directory, for its owner alone, and locks it until the value is dropped or the process ends.
+/// Creates the directory, for its owner alone, and locks it until the value is dropped or the process ends. The
+/// directory itself and not a file in it: an agent starts, and says what is wrong, on a disk that is full or read-only.
 pub fn lock(state_directory: &Path) -> anyhow::Result<Flock<File>> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(state_directory)
         .with_context(|| format!("cannot create the state directory {}", state_directory.display()))?;
-    let path = state_directory.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+    let directory = File::open(state_directory)
+        .with_context(|| format!("cannot open the state directory {}", state_directory.display()))?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
         anyhow::anyhow!("another fleethand uses the state directory {} ({error})", state_directory.display())
     })
 }

@@ -279,10 +279,16 @@ impl<D: Device> Dispatcher<D> {
             }
         }
         match commit {
-            Some(installed) => {
-                self.device.commit(&installed).await?;
-                Ok(Outcome::succeeded("installed", format!("version {} is in force", installed.version)))
-            }
+            Some(installed) => match self.device.commit(&installed).await {
+                Ok(()) => {
+                    Ok(Outcome::succeeded("installed", format!("version {} is in force", installed.version)))
+                }
+                // FAILED has one meaning: the previous file is in force.
+                Err(error) => {
+                    let outcome = Outcome::failed(error.reason(), error.to_string());
+                    Err(self.undo(target, before, outcome, context).await)
+                }
+            },
             None => Ok(Outcome::succeeded("configured", "the new configuration is in force")),
         }
     }
@@ -310,9 +316,6 @@ impl<D: Device> Dispatcher<D> {
                 outcome = Outcome::failed("rollback-failed", format!("{}; {error}", outcome.message));
             }
         }
-        if let Err(error) = self.device.discard(target).await {
-            tracing::warn!(%target, %error, "what lay beside the target could not be removed");
-        }
         if context.halt.kind() == Some(HaltKind::Cancel) {
             Failure::Halted
         } else {
@@ -323,7 +326,7 @@ impl<D: Device> Dispatcher<D> {
     async fn end(&mut self, result: Result<Outcome, Failure>, context: &Context) -> Ended {
         match result {
             Ok(outcome) | Err(Failure::Outcome(outcome)) => {
-                self.conclude(outcome.clone());
+                self.conclude(outcome.clone()).await;
                 Ended::Outcome(outcome)
             }
             Err(Failure::Rebooting) => Ended::Rebooting,
@@ -333,9 +336,8 @@ impl<D: Device> Dispatcher<D> {
                     HaltKind::Cancel => self.abandon().await,
                     HaltKind::Stop => self.stopped(),
                     HaltKind::Expire => {
-                        self.discard_staged().await;
                         let outcome = context.timed_out();
-                        self.conclude(outcome.clone());
+                        self.conclude(outcome.clone()).await;
                         return Ended::Outcome(outcome);
                     }
                 }
@@ -344,9 +346,11 @@ impl<D: Device> Dispatcher<D> {
         }
     }
 
-    /// The outcome goes on disk before anybody is told. When the disk does not take it, it is told all the same:
-    /// it is true, and after a restart the work shows as done or is done again.
-    pub fn conclude(&mut self, outcome: Outcome) {
+    /// However it ended, nothing stays beside the targets. Then the outcome goes on disk, before anybody is told. When
+    /// the disk does not take it, it is told all the same: it is true, and after a restart the work shows as done or
+    /// is done again.
+    pub async fn conclude(&mut self, outcome: Outcome) {
+        self.discard_staged().await;
         if let Err(error) = self.save(Phase::Reporting { outcome }, Durability::PowerCut) {
             tracing::error!(%error, "the outcome could not be written, and would not survive a restart");
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use downloader::{Artifact, Digest, Error, Resume, Sink, SinkError};
 
 use crate::device::{Before, Device, DeviceError, Installed, Target};
-use crate::dispatcher::{Context, Dispatcher, Failure, HaltKind};
+use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::{Durability, Phase};
 use crate::operation::{Operation, UpdateFirmware};
 use crate::outcome::{Outcome, Progress};
@@ -23,16 +23,7 @@ impl<D: Device> Dispatcher<D> {
             let message = format!("version {} was installed before", update.version);
             return Ok(Outcome::succeeded("already-installed", message));
         }
-        let before = match self.fetch_and_verify(&update.artifact, context).await {
-            Ok(before) => before,
-            Err(failure) => {
-                // A stop keeps the partial file for the next start; any other end of the transfer does not.
-                if context.halt.kind() != Some(HaltKind::Stop) {
-                    self.device.discard(Target::Firmware).await?;
-                }
-                return Err(failure);
-            }
-        };
+        let before = self.fetch_and_verify(&update.artifact, context).await?;
         if context.halt.kind().is_some() {
             return Err(Failure::Halted);
         }

@@ -59,7 +59,7 @@ pub enum Phase {
 
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    #[error("cannot {doing} the journal {}", path.display())]
+    #[error("cannot {doing} the journal {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 

@@ -114,6 +114,13 @@ impl Device {
         self.agent.as_ref().unwrap().id()
     }
 
+    /// The memory that the agent has at the moment.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn kill(&mut self) {
         signal(self.pid(), "KILL");
         self.wait_for_exit();
