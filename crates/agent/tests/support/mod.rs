@@ -98,11 +98,20 @@ impl Device {
 
     /// What it prints goes to the log, too.
     pub fn start_with(&mut self, arguments: &[&str]) {
+        self.launch(arguments, &[]);
+    }
+
+    pub fn start_with_environment(&mut self, environment: &[(&str, &str)]) {
+        self.launch(&["run"], environment);
+    }
+
+    fn launch(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
         assert!(self.agent.is_none());
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let agent = Command::new(env!("CARGO_BIN_EXE_fleethand"))
             .args(arguments)
             .args(["--config", self.config().to_str().unwrap()])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
