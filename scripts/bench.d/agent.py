@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -272,6 +273,8 @@ def machine():
 
 
 def main():
+    # Told to stop, everything that was started is stopped and removed, as at any other end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine()
     with tempfile.TemporaryDirectory(prefix="fleethand-bench-") as disk:
         disk = Path(disk)
