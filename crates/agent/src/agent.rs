@@ -21,6 +21,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
+use crate::deadline::Deadline;
 use crate::history::{History, Settled};
 use crate::pace::Pace;
 use crate::report;
@@ -51,8 +52,9 @@ struct Held {
     key: ExecutionKey,
     /// Absent for what a restart finishes from the journal alone.
     operation: Option<Operation>,
-    /// How long it may take.
+    /// How long it may take, and while it runs, until when.
     limit: Duration,
+    deadline: Option<Deadline>,
     /// How it ended, once it has.
     update: Option<StatusUpdate>,
 }
@@ -141,7 +143,7 @@ impl Agent {
             (what, Some(Some(key))) => {
                 tracing::info!(job = %key.job_id, ?what, "an execution was interrupted and goes on");
                 self.hold(key);
-                self.worker.start(Work::Finish(what), self.operation_timeout);
+                self.start(Work::Finish(what));
             }
         }
         Ok(())
@@ -149,7 +151,9 @@ impl Agent {
 
     /// The next thing that happens. Cancel-safe.
     async fn next(&mut self) -> Input {
-        let due = self.session.deadline().into_iter().chain(self.pace.due(Instant::now())).min();
+        let operation = self.held.as_ref().and_then(|held| held.deadline.as_ref()).map(Deadline::due);
+        let due =
+            [self.session.deadline(), self.pace.due(Instant::now()), operation].into_iter().flatten().min();
         let time = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -184,6 +188,7 @@ impl Agent {
                 self.session.refresh(now);
             }
             Input::Time => {
+                self.mind_the_deadline(now);
                 self.report_progress_if_due(now);
                 self.session.tick(now);
             }
@@ -196,8 +201,12 @@ impl Agent {
             match action {
                 Action::Publish { topic, payload } => self.publish(topic, payload),
                 Action::Offer(execution) => self.offered(execution).await,
-                Action::Begun { .. } => self.begun(),
+                Action::Begun { .. } => {
+                    self.begun();
+                    self.reported(Instant::now());
+                }
                 Action::Refreshed(execution) => {
+                    self.cloud_waits(&execution);
                     if let (Some(answer), Some(document)) =
                         (self.waits_for_document.take(), execution.document)
                     {
@@ -253,13 +262,14 @@ impl Agent {
                 Err(outcome) => outcome,
                 Ok(parsed) => {
                     let starting = report::starting(&parsed.operation, &self.boot_id, self.step_timeout);
-                    self.understood(parsed, execution.approximate_seconds_before_timed_out);
+                    self.understood(parsed);
                     if decision == OnOffer::Continue {
                         self.session.resume(now, &execution);
                         self.begun();
+                        // Little may be left of the cloud's step timer: a report arms it again.
+                        self.pace.changed();
                     } else {
                         self.session.begin(now, &execution, starting);
-                        self.pace.sent(now);
                     }
                     return;
                 }
@@ -274,26 +284,63 @@ impl Agent {
     fn begun(&mut self) {
         if let Some(Held { operation: Some(operation), limit, .. }) = &self.held {
             tracing::info!(operation = operation.name(), limit_s = limit.as_secs(), "begun");
-            self.pace.sent(Instant::now());
-            self.worker.start(Work::Run(operation.clone()), *limit);
+            let work = Work::Run(operation.clone());
+            self.start(work);
         }
     }
 
-    fn hold(&mut self, key: ExecutionKey) {
-        self.held = Some(Held { key, operation: None, limit: self.operation_timeout, update: None });
+    fn start(&mut self, work: Work) {
+        if let Some(held) = &mut self.held {
+            held.deadline = Some(Deadline::new(Instant::now(), held.limit, self.step_timeout));
+        }
+        self.worker.start(work);
     }
 
-    /// The document's limit or ours, and never longer than the cloud waits.
-    fn understood(&mut self, parsed: Parsed, seconds_left: Option<u64>) {
+    fn hold(&mut self, key: ExecutionKey) {
+        let limit = self.operation_timeout;
+        self.held = Some(Held { key, operation: None, limit, deadline: None, update: None });
+    }
+
+    /// An update has armed the cloud's step timer.
+    fn reported(&mut self, now: Instant) {
+        self.pace.sent(now);
+        if let Some(deadline) = self.held.as_mut().and_then(|held| held.deadline.as_mut()) {
+            deadline.armed(now);
+        }
+    }
+
+    fn cloud_waits(&mut self, execution: &JobExecution) {
+        let deadline = self.held.as_mut().and_then(|held| held.deadline.as_mut());
+        if let (Some(deadline), Some(left)) = (deadline, execution.approximate_seconds_before_timed_out) {
+            deadline.cloud_waits(Instant::now(), Duration::from_secs(left));
+        }
+    }
+
+    fn mind_the_deadline(&mut self, now: Instant) {
         let Some(held) = &mut self.held else { return };
-        let limit = parsed.timeout.unwrap_or(self.operation_timeout + parsed.operation.delay());
-        held.limit = seconds_left.map_or(limit, |left| limit.min(Duration::from_secs(left)));
+        let Some(deadline) = &mut held.deadline else { return };
+        if deadline.is_over(now) {
+            held.deadline = None;
+            if let Some(halt) = self.worker.halt() {
+                halt.expire();
+            }
+        } else if deadline.look(now) {
+            self.session.refresh(now);
+        }
+    }
+
+    fn understood(&mut self, parsed: Parsed) {
+        let Some(held) = &mut self.held else { return };
+        held.limit = parsed.timeout.unwrap_or(self.operation_timeout + parsed.operation.delay());
         held.operation = Some(parsed.operation);
     }
 
     async fn ended(&mut self, ended: Ended) {
         self.pace.reset();
         self.waits_for_document = None;
+        if let Some(held) = &mut self.held {
+            held.deadline = None;
+        }
         match ended {
             Ended::Outcome(outcome) => {
                 if let Some(other) = self.offered.take() {
@@ -331,7 +378,7 @@ impl Agent {
             Some(operation) => {
                 let update = report::progress(operation, &self.boot_id, self.step_timeout, &progress);
                 self.session.progress(now, update);
-                self.pace.sent(now);
+                self.reported(now);
             }
             None => self.pace.reset(),
         }

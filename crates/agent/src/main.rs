@@ -3,6 +3,7 @@
 mod agent; // the loop: connection, session, worker. Start reading here
 mod cli; // what can be typed
 mod config; // fleethand.toml, checked once at the start
+mod deadline; // how long an operation may still take
 mod dry_run; // what a job would do, in words
 mod history; // what was settled, so that nothing is done twice
 mod lock; // one agent for one state directory

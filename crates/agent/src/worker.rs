@@ -1,7 +1,6 @@
 //! One operation at a time, polled beside the loop and never awaited inside it.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use dispatcher::{AfterStart, Context, Dispatcher, Ended, Halt, HostDevice, Operation, Progress};
 use serde_json::Value;
@@ -60,9 +59,7 @@ impl Worker {
     }
 
     /// Begins, if nothing runs: one operation at a time is kept here, and not by the care of callers.
-    ///
-    /// After `limit`, which no wall clock can stretch, it is told to end as failed.
-    pub fn start(&mut self, work: Work, limit: Duration) {
+    pub fn start(&mut self, work: Work) {
         self.state = match std::mem::replace(&mut self.state, State::Between) {
             State::Idle(mut host) => {
                 let halt = Halt::default();
@@ -72,21 +69,9 @@ impl Worker {
                     halt: halt.clone(),
                 };
                 let running = Box::pin(async move {
-                    let ended = {
-                        let work = async {
-                            match work {
-                                Work::Run(operation) => host.run(&operation, &context).await,
-                                Work::Finish(what) => host.finish(&what, &context).await,
-                            }
-                        };
-                        tokio::pin!(work);
-                        tokio::select! {
-                            ended = &mut work => ended,
-                            () = tokio::time::sleep(limit) => {
-                                context.halt.expire();
-                                work.await
-                            }
-                        }
+                    let ended = match work {
+                        Work::Run(operation) => host.run(&operation, &context).await,
+                        Work::Finish(what) => host.finish(&what, &context).await,
                     };
                     (host, ended)
                 });

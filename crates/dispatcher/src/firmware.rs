@@ -100,7 +100,10 @@ async fn fresh_artifact(
         document = context.ask_for_fresh_document() => document,
         () = context.halt.halted() => return Err(Failure::Halted),
     };
-    let Some(document) = document else { return Err(Failure::Halted) };
+    let Some(document) = document else {
+        let message = "the URL is not valid any more, and the cloud gave no other";
+        return Err(Failure::Outcome(Outcome::failed("url-expired", message)));
+    };
     match Operation::parse(&document, rules).map(|parsed| parsed.operation) {
         Ok(Operation::UpdateFirmware(update)) if update.artifact.digest == artifact.digest => {
             Ok(update.artifact)
