@@ -138,7 +138,7 @@ async fn exit_with_output(child: &mut Child, drain: &mut (impl Future<Output = D
     }
 }
 
-#[allow(unsafe_code, reason = "pre_exec has no safe form; only prctl is called between fork and exec")]
+#[allow(unsafe_code, reason = "pre_exec has no safe form; a few system calls are made between fork and exec")]
 fn start(spec: &CommandSpec, mark: Option<&Path>) -> std::io::Result<Child> {
     let mut command = Command::new(&spec.program);
     if let Some(mark) = mark {
@@ -157,11 +157,17 @@ fn start(spec: &CommandSpec, mark: Option<&Path>) -> std::io::Result<Child> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
+    let agent = nix::unistd::getpid();
+    // SAFETY: these calls are async-signal-safe and touch no memory of the parent.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             // A command never outlives an agent that was killed: it would run beside its own repetition.
-            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // Killed before that call: then nobody tells this process any more.
+            if nix::unistd::getppid() != agent {
+                nix::sys::signal::raise(Signal::SIGKILL)?;
+            }
+            Ok(())
         });
     }
     command.spawn()

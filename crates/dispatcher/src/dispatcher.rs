@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::device::{Before, Device, DeviceError, Installed, Target};
-use crate::journal::{Durability, Entry, ExecutionId, Found, Journal, JournalError, Phase};
+use crate::journal::{Entry, ExecutionId, Found, Journal, JournalError, Phase};
 use crate::operation::{Operation, Rules};
 use crate::outcome::{Outcome, Progress};
 use crate::resume::{AfterStart, after_start, agent_crashed};
@@ -181,7 +181,7 @@ impl<D: Device> Dispatcher<D> {
         let earlier = self.entry.take().filter(|entry| entry.execution == *execution);
         let attempts = earlier.as_ref().map_or(0, |entry| entry.attempts) + 1;
         let phase = earlier.map_or(Phase::Accepted, |entry| entry.phase);
-        self.write(Entry { execution: execution.clone(), attempts, phase }, Durability::Process)
+        self.write(Entry { execution: execution.clone(), attempts, phase })
     }
 
     /// Runs what was accepted, to its end or until it is halted.
@@ -198,7 +198,7 @@ impl<D: Device> Dispatcher<D> {
     pub async fn finish(&mut self, what: &AfterStart, context: &Context) -> Ended {
         let Some(mut entry) = self.entry.clone() else { return Ended::Halted(HaltKind::Cancel) };
         entry.attempts += 1;
-        let result = match self.write(entry.clone(), Durability::Process) {
+        let result = match self.write(entry.clone()) {
             Ok(()) => self.finish_phase(what, entry.phase, context).await,
             Err(error) => Err(error.into()),
         };
@@ -248,7 +248,7 @@ impl<D: Device> Dispatcher<D> {
     ) -> Result<Outcome, Failure> {
         context.report(Progress::phase("installing"));
         let phase = Phase::Activating { target, digest, before, commit: commit.clone() };
-        self.save(phase, Durability::PowerCut)?;
+        self.save(phase)?;
         // The same bytes under another version: there is nothing to swap, and `….previous` stays what it was.
         if before == (Before::File { digest }) {
             self.device.discard(target).await?;
@@ -299,7 +299,7 @@ impl<D: Device> Dispatcher<D> {
         context.report(Progress::phase("rolling-back"));
         tracing::warn!(%target, reason = outcome.reason, message = outcome.message, "rolling back");
         let phase = Phase::RollingBack { target, before, outcome: outcome.clone() };
-        if let Err(error) = self.save(phase, Durability::PowerCut) {
+        if let Err(error) = self.save(phase) {
             tracing::error!(%error, "the rollback is not in the journal");
         }
         let mut outcome = outcome;
@@ -351,7 +351,7 @@ impl<D: Device> Dispatcher<D> {
     /// is done again.
     pub async fn conclude(&mut self, outcome: Outcome) {
         self.discard_staged().await;
-        if let Err(error) = self.save(Phase::Reporting { outcome }, Durability::PowerCut) {
+        if let Err(error) = self.save(Phase::Reporting { outcome }) {
             tracing::error!(%error, "the outcome could not be written, and would not survive a restart");
         }
     }
@@ -382,26 +382,26 @@ impl<D: Device> Dispatcher<D> {
     fn stopped(&mut self) {
         let Some(mut entry) = self.entry.clone() else { return };
         entry.attempts = entry.attempts.saturating_sub(1);
-        if let Err(error) = self.write(entry, Durability::PowerCut) {
+        if let Err(error) = self.write(entry) {
             tracing::error!(%error, "the stop could not be written to the journal");
         }
     }
 
-    pub(crate) fn save(&mut self, phase: Phase, durability: Durability) -> Result<(), JournalError> {
+    pub(crate) fn save(&mut self, phase: Phase) -> Result<(), JournalError> {
         let Some(mut entry) = self.entry.clone() else {
             debug_assert!(false, "an operation runs without having been accepted");
             return Ok(());
         };
         entry.phase = phase;
-        self.write(entry, durability)
+        self.write(entry)
     }
 
     pub(crate) fn phase(&self) -> Option<&Phase> {
         self.entry.as_ref().map(|entry| &entry.phase)
     }
 
-    fn write(&mut self, entry: Entry, durability: Durability) -> Result<(), JournalError> {
-        let written = self.journal.save(&entry, durability);
+    fn write(&mut self, entry: Entry) -> Result<(), JournalError> {
+        let written = self.journal.save(&entry);
         // In memory it holds in either case: a full disk must not make the agent forget what it does.
         self.entry = Some(entry);
         written

@@ -7,7 +7,7 @@ use downloader::{Artifact, Digest, Error, Resume, Sink, SinkError};
 
 use crate::device::{Before, Device, DeviceError, Installed, Target};
 use crate::dispatcher::{Context, Dispatcher, Failure};
-use crate::journal::{Durability, Phase};
+use crate::journal::Phase;
 use crate::operation::{Operation, UpdateFirmware};
 use crate::outcome::{Outcome, Progress};
 
@@ -37,7 +37,7 @@ impl<D: Device> Dispatcher<D> {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "fetching again from zero");
                 self.device.discard(Target::Firmware).await?;
-                self.save(Phase::Accepted, Durability::Process)?;
+                self.save(Phase::Accepted)?;
                 self.fetch(artifact, context).await?.map_err(|error| DeviceError::from(error).into())
             }
             Err(error) => Err(DeviceError::from(error).into()),
@@ -149,7 +149,7 @@ impl<D: Device> Sink for DeviceSink<'_, D> {
     async fn reserve(&mut self, object: &Resume) -> Result<(), SinkError> {
         // Not synced: after a power cut without it the transfer begins at zero, and that is all.
         let phase = Phase::Downloading { digest: self.digest, resume: object.clone() };
-        if let Err(error) = self.dispatcher.save(phase, Durability::Process) {
+        if let Err(error) = self.dispatcher.save(phase) {
             tracing::warn!(%error, "this transfer would not go on after a restart");
         }
         let Some(total) = object.total else { return Ok(()) };

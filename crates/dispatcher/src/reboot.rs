@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::device::Device;
 use crate::dispatcher::{Context, Dispatcher, Failure, HaltKind};
-use crate::journal::{Durability, Phase};
+use crate::journal::Phase;
 use crate::operation::Reboot;
 use crate::outcome::{Outcome, Progress};
 
@@ -33,7 +33,7 @@ impl<D: Device> Dispatcher<D> {
         context: &Context,
     ) -> Result<Outcome, Failure> {
         let boot_id = self.device.boot_id().await?;
-        self.save(Phase::Rebooting { boot_id, attempts }, Durability::PowerCut)?;
+        self.save(Phase::Rebooting { boot_id, attempts })?;
         context.report(Progress::phase("rebooting"));
         tracing::info!(attempts, "rebooting");
         match self.device.reboot(&context.halt).await {
