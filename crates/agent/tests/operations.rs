@@ -178,7 +178,7 @@ fn a_reboot_is_proved_by_another_boot_id_and_happens_once() {
     assert_eq!(cloud.execution("reboot")["status"], "IN_PROGRESS");
     device.start();
     cloud.outcome("reboot").is("SUCCEEDED", "rebooted");
-    assert_eq!(device.read("reboots"), b"once\n");
+    assert_eq!(device.read("reboots"), b"boot-1\n");
 
     // The state is lost over the reboot: the boot id in the status details says that it happened.
     cloud.create_job("forgetful", &json!({"operation": "reboot"}));
@@ -186,7 +186,7 @@ fn a_reboot_is_proved_by_another_boot_id_and_happens_once() {
     std::fs::remove_dir_all(device.path("state")).unwrap();
     device.start();
     cloud.outcome("forgetful").is("SUCCEEDED", "rebooted");
-    assert_eq!(device.read("reboots"), b"once\nonce\n");
+    assert_eq!(device.read("reboots"), b"boot-1\nboot-1-after\n");
 }
 
 #[test]

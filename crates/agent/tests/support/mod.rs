@@ -81,11 +81,14 @@ impl Device {
         format!("[\"/bin/sh\", {:?}]", self.path(name))
     }
 
-    /// A reboot that gives another boot id and stops the agent.
+    /// A reboot that gives another boot id and stops the agent. `reboots` has a line for each order: the boot in
+    /// which it was given.
     pub fn simulate_reboots(&self) {
         self.write("boot-id", "boot-1\n");
+        // An agent that was killed meanwhile is not the parent any more.
         let text = format!(
-            "echo once >> {0}/reboots\necho boot-$(wc -l < {0}/reboots)-after > {0}/boot-id\nkill -TERM $PPID\n",
+            "cd {}\ncat boot-id >> reboots\necho boot-$(wc -l < reboots)-after > next\nmv next boot-id\n\
+             ! grep -q fleethand /proc/$PPID/comm || kill -TERM $PPID\n",
             self.path("").display()
         );
         let command = self.script("reboot.sh", &text);
@@ -96,27 +99,32 @@ impl Device {
         self.start_with(&["run"]);
     }
 
-    /// What it prints goes to the log, too.
     pub fn start_with(&mut self, arguments: &[&str]) {
-        self.launch(arguments, &[]);
+        self.launch(self.command(arguments));
     }
 
     pub fn start_with_environment(&mut self, environment: &[(&str, &str)]) {
-        self.launch(&["run"], environment);
+        let mut command = self.command(&["run"]);
+        command.envs(environment.iter().copied());
+        self.launch(command);
     }
 
-    fn launch(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
+    fn launch(&mut self, mut command: Command) {
         assert!(self.agent.is_none());
+        self.agent = Some(command.spawn().unwrap());
+    }
+
+    /// The program with this device's configuration. What it prints goes to the log, too.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_fleethand"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fleethand"));
+        command
             .args(arguments)
             .args(["--config", self.config().to_str().unwrap()])
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn();
-        self.agent = Some(agent.unwrap());
+            .stderr(log);
+        command
     }
 
     pub fn pid(&self) -> u32 {
@@ -142,6 +150,15 @@ impl Device {
         let status = self.wait_for_exit();
         assert!(status.success(), "{status}: {}", self.log());
         begun.elapsed()
+    }
+
+    /// Whether what was started has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.agent.as_mut().is_none_or(|agent| agent.try_wait().unwrap().is_some());
+        if ended {
+            self.agent = None;
+        }
+        ended
     }
 
     pub fn wait_for_exit(&mut self) -> ExitStatus {

@@ -1,0 +1,267 @@
+//! Every call of a whole job that leaves something behind is a point at which the agent is killed, or the power is
+//! cut, once. It is started again, and the job must end as if nothing had happened. `scripts/crash-sweep` goes
+//! to every point; otherwise it is a sample.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test"
+)]
+
+mod disk;
+mod operation;
+#[path = "../support/mod.rs"]
+mod support;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use disk::{Disk, Left, Mount};
+use nix::sys::signal::{Signal, kill};
+use operation::{Operation, Standing};
+use serde_json::{Value, json};
+use support::cloud::Cloud;
+use support::{Device, Operator, THING};
+use trace::{Struck, Tally, Traced};
+
+/// Set to `all` by `scripts/crash-sweep`.
+const EXTENT: &str = "FLEETHAND_SWEEP";
+/// Longer than any job takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Blow {
+    Kill,
+    PowerCut(Left),
+}
+
+/// What happens to the agent, and how many calls are a sample.
+const BLOWS: [(Blow, &str, usize); 4] = [
+    (Blow::Kill, "killed", 8),
+    (Blow::PowerCut(Left::Nothing), "power cut", 4),
+    (Blow::PowerCut(Left::Older), "power cut after a sync", 4),
+    (Blow::PowerCut(Left::Names), "power cut after a commit", 4),
+];
+/// How many calls before the power cut the file system wrote everything out: between the last entry of the journal
+/// and the command that it announces there are fewer.
+const OLDER: usize = 4;
+
+struct Sweep<'a> {
+    operation: Operation,
+    blow: Blow,
+    cloud: &'a Cloud,
+    device: Device,
+    disk: Disk,
+    jobs: usize,
+}
+
+/// How one job went.
+struct Job {
+    /// The call at which it was struck, if it came so far.
+    struck: Option<String>,
+    calls: Vec<String>,
+    wrongs: Vec<String>,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(operation: Operation, blow: Blow, cloud: &'a Cloud) -> Result<Self, String> {
+        let device = Device::create(cloud);
+        let path = device.path("disk");
+        let disk = match blow {
+            Blow::Kill => {
+                std::fs::create_dir(&path).unwrap();
+                Disk::Folder(path)
+            }
+            Blow::PowerCut(_) => Disk::Mounted(Mount::create(&path)?),
+        };
+        operation.configure(&device, disk.path());
+        Ok(Self { operation, blow, cloud, device, disk, jobs: 0 })
+    }
+
+    /// One job, struck at the given call, counted from 1.
+    fn job(&mut self, at: usize) -> Job {
+        self.jobs += 1;
+        let job = format!("job-{}", self.jobs);
+        let mut after = u64::MAX;
+        self.cloud.messages(&mut after);
+        self.operation.prepare(&self.device, self.disk.path());
+        self.disk.sync();
+        self.cloud.create_job(&job, &self.operation.document());
+        let deadline = Instant::now() + PATIENCE;
+        let mut tally = Tally { calls: Vec::new(), at };
+        let mut struck = None;
+        // A reboot ends the agent before the job is settled; the points go on in the next boot.
+        while struck.is_none() && !self.settled(&job) && Instant::now() < deadline {
+            struck = self.follow(&job, &mut tally, deadline);
+        }
+        let mut standing = Standing::default();
+        if struck.is_some() {
+            if self.blow != Blow::Kill {
+                self.disk.restore();
+                self.device.write("boot-id", format!("boot-after-cut-of-{job}\n"));
+            }
+            standing = Standing::of(&self.device, self.disk.path());
+            self.start_again(&job, deadline);
+        }
+        let mut wrongs = self.operation.wrongs(&self.device, self.disk.path(), &standing);
+        wrongs.extend(self.wrongs_of_the_cloud(&job, after));
+        if let Some(Struck { orphans: 1.. }) = struck {
+            wrongs.push("a command began although the agent that ordered it was dead".to_owned());
+        }
+        if !wrongs.is_empty() {
+            wrongs.push(format!("{standing:?}"));
+            wrongs.push(self.device.log());
+        }
+        self.cloud.done("DeleteJob", json!({"jobId": job, "force": "true"}), Value::Null);
+        let struck = struck.and_then(|_| tally.calls.last().cloned());
+        Job { struck, calls: tally.calls, wrongs }
+    }
+
+    /// Runs the agent until it is struck, ends, or has settled the job and is stopped.
+    fn follow(&self, job: &str, tally: &mut Tally, deadline: Instant) -> Option<Struck> {
+        let agent = Traced::start(self.device.command(&["run"]));
+        let pid = agent.pid();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut signal = None;
+                while signal.is_none() && !over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(20));
+                    if self.settled(job) {
+                        signal = Some(Signal::SIGTERM);
+                    } else if Instant::now() > deadline {
+                        signal = Some(Signal::SIGKILL);
+                    }
+                }
+                if let Some(signal) = signal.filter(|_| !over.load(Ordering::Relaxed)) {
+                    let _ = kill(pid, signal);
+                }
+            });
+            let at = tally.at;
+            let struck = agent.follow(tally, |call| match self.blow {
+                Blow::PowerCut(Left::Older) if call.checked_add(OLDER) == Some(at) => self.disk.sync(),
+                Blow::PowerCut(left) if call == at => self.disk.cut(left),
+                Blow::Kill | Blow::PowerCut(_) => {}
+            });
+            over.store(true, Ordering::Relaxed);
+            struck
+        })
+    }
+
+    /// As after a boot: started as often as it ends, until the job is settled and it has asked for more.
+    fn start_again(&mut self, job: &str, deadline: Instant) {
+        let earlier = self.connections();
+        self.device.start();
+        while Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            if self.device.has_ended() {
+                self.device.start();
+            } else if self.connections() > earlier && self.settled(job) {
+                self.device.stop();
+                return;
+            }
+        }
+        self.device.kill();
+    }
+
+    fn connections(&self) -> usize {
+        self.device.log().lines().filter(|line| line.ends_with("INFO connected")).count()
+    }
+
+    /// The cloud knows the end, and the device knows that it does.
+    fn settled(&self, job: &str) -> bool {
+        !self.disk.path().join("state/journal.json").exists()
+            && !["QUEUED", "IN_PROGRESS"].contains(&self.cloud.execution(job)["status"].as_str().unwrap())
+    }
+
+    fn wrongs_of_the_cloud(&self, job: &str, mut after: u64) -> Vec<String> {
+        let execution = self.cloud.execution(job);
+        let found = (
+            execution["status"].as_str().unwrap_or_default(),
+            execution["statusDetails"]["detailsMap"]["reason"].as_str().unwrap_or_default(),
+        );
+        let mut wrongs = Vec::new();
+        if found != self.operation.outcome() {
+            wrongs.push(format!("the job ended as {found:?} instead of {:?}", self.operation.outcome()));
+        }
+        let ends = self.cloud.messages(&mut after);
+        let topic = format!("$aws/events/jobExecution/{job}/");
+        let ends: Vec<_> =
+            ends.iter().filter_map(|message| message["topic"].as_str()?.strip_prefix(&topic)).collect();
+        if ends != [found.0.to_lowercase()] {
+            wrongs.push(format!("the cloud announced these ends of {THING}'s execution: {ends:?}"));
+        }
+        wrongs
+    }
+}
+
+/// How many calls there are of each name.
+fn summary(calls: &[String]) -> String {
+    let mut counts = BTreeMap::new();
+    for call in calls {
+        *counts.entry(call.split(' ').next().unwrap()).or_insert(0) += 1;
+    }
+    let counts: Vec<_> = counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
+    counts.join(", ")
+}
+
+fn sweep(operation: Operation) {
+    let cloud = operation.cloud();
+    let all = std::env::var(EXTENT).is_ok_and(|extent| extent == "all");
+    let mut total = 0;
+    for (blow, blow_name, sample) in BLOWS {
+        let title = format!("{}, {blow_name}", operation.name());
+        let begun = Instant::now();
+        let mut sweep = match Sweep::new(operation, blow, &cloud) {
+            Ok(sweep) => sweep,
+            Err(why) => {
+                println!("sweep: {title}: SKIPPED: {why}");
+                continue;
+            }
+        };
+        let Job { calls, wrongs, .. } = sweep.job(usize::MAX);
+        assert!(wrongs.is_empty(), "{title}: without any blow: {wrongs:#?}");
+        let step = if all { 1 } else { calls.len().div_ceil(sample) };
+        let (mut points, mut wrong) = (0, 0);
+        for at in (step..).step_by(step) {
+            let job = sweep.job(at);
+            points += usize::from(job.struck.is_some());
+            if !job.wrongs.is_empty() {
+                wrong += 1;
+                println!("{title}: WRONG at call {at}, {:?}: {:#?}", job.struck, job.wrongs);
+            }
+            // The number of calls differs from run to run by a few.
+            if job.struck.is_none() && at >= calls.len() {
+                break;
+            }
+        }
+        let extent = if all { "every call".to_owned() } else { format!("a sample, every {step}th call") };
+        println!("sweep: {title}: {points} points, {wrong} wrong, {} s", begun.elapsed().as_secs());
+        println!("       {extent} of {}: {}", calls.len(), summary(&calls));
+        total += wrong;
+    }
+    assert_eq!(total, 0, "wrong outcomes of {}", operation.name());
+}
+
+#[test]
+fn update_firmware() {
+    sweep(Operation::Firmware);
+}
+
+#[test]
+fn update_firmware_whose_command_fails() {
+    sweep(Operation::FirmwareWhoseCommandFails);
+}
+
+#[test]
+fn update_config() {
+    sweep(Operation::Config);
+}
+
+#[test]
+fn reboot() {
+    sweep(Operation::Reboot);
+}

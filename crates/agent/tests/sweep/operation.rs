@@ -1,0 +1,199 @@
+//! What is done at every point, and what must be true afterwards, whatever happened at the point.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::cloud::Cloud;
+use crate::support::{Device, Operator, cloud_with_bucket, firmware_document, sha256};
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Operation {
+    Firmware,
+    FirmwareWhoseCommandFails,
+    Config,
+    Reboot,
+}
+
+/// How things stood when the agent had been ended: what may happen from there on follows from it.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Of the journal, as the next start finds it.
+    pub phase: Option<String>,
+    /// One letter for each run of the command: the [n]ew or the [o]ld file was in force.
+    pub runs: String,
+    /// The boot in which each order to reboot was given.
+    pub orders: Vec<String>,
+    pub boot_id: String,
+}
+
+impl Standing {
+    pub fn of(device: &Device, disk: &Path) -> Self {
+        let text = |name: &str| fs::read_to_string(device.path(name)).unwrap_or_default();
+        let journal = fs::read(disk.join("state/journal.json")).unwrap_or_default();
+        let journal: Value = serde_json::from_slice(&journal).unwrap_or_default();
+        Self {
+            phase: journal["phase"]["phase"].as_str().map(str::to_owned),
+            runs: text("runs").replace('\n', ""),
+            orders: text("reboots").lines().map(str::to_owned).collect(),
+            boot_id: text("boot-id").trim().to_owned(),
+        }
+    }
+}
+
+fn new_firmware() -> Vec<u8> {
+    (0..200_000_u32).map(|i| (i * 7 + i / 253) as u8).collect()
+}
+
+const OLD_FIRMWARE: &[u8] = b"old firmware";
+const OLD_CONFIG: &str = r#"{"a": "old"}"#;
+
+impl Operation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Firmware => "update-firmware",
+            Self::FirmwareWhoseCommandFails => "update-firmware whose command fails",
+            Self::Config => "update-config",
+            Self::Reboot => "reboot",
+        }
+    }
+
+    pub fn document(self) -> Value {
+        match self {
+            Self::Firmware | Self::FirmwareWhoseCommandFails => {
+                firmware_document("fw", "2.0", &sha256(&new_firmware()))
+            }
+            Self::Config => json!({"operation": "update-config", "config": {"a": "new"}}),
+            Self::Reboot => json!({"operation": "reboot"}),
+        }
+    }
+
+    pub fn cloud(self) -> Cloud {
+        match self {
+            Self::Firmware | Self::FirmwareWhoseCommandFails => {
+                let cloud = cloud_with_bucket(&[]);
+                cloud.upload("fw", &new_firmware());
+                cloud
+            }
+            Self::Config | Self::Reboot => Cloud::start(&[]),
+        }
+    }
+
+    /// Once for all points. `disk` is where the device keeps what it must not lose.
+    pub fn configure(self, device: &Device, disk: &Path) {
+        device.simulate_reboots();
+        for (table, key, file) in
+            [("firmware", "command", "firmware.bin"), ("config", "reload_command", "config.json")]
+        {
+            // What runs afterwards uses the file that was in force when the command ran last.
+            let script = format!(
+                "if grep -q old {}; then echo o >> {2}; else echo n >> {2}; exit {1}; fi\n",
+                disk.join(file).display(),
+                u8::from(self == Self::FirmwareWhoseCommandFails),
+                device.path("runs").display(),
+            );
+            let command = device.script(&format!("{table}.sh"), &script);
+            device.configure(table, &format!("{key} = {command}"));
+        }
+        let mut config = fs::read_to_string(device.config()).unwrap();
+        for name in ["state", "firmware.bin", "config.json"] {
+            let (from, to) = (device.path(name), disk.join(name));
+            assert!(config.contains(from.to_str().unwrap()));
+            config = config.replace(&format!("{from:?}"), &format!("{to:?}"));
+        }
+        device.write("fleethand.toml", config);
+    }
+
+    /// The device as it is before the job.
+    pub fn prepare(self, device: &Device, disk: &Path) {
+        for entry in fs::read_dir(disk).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
+        }
+        fs::create_dir(disk.join("state")).unwrap();
+        let installed = json!({"version": "1.0", "digest": sha256(OLD_FIRMWARE)});
+        fs::write(disk.join("state/installed.json"), installed.to_string()).unwrap();
+        fs::write(disk.join("firmware.bin"), OLD_FIRMWARE).unwrap();
+        fs::write(disk.join("config.json"), OLD_CONFIG).unwrap();
+        for name in ["runs", "reboots", "log"] {
+            let _ = fs::remove_file(device.path(name));
+        }
+        device.write("boot-id", "boot-1\n");
+    }
+
+    /// The one terminal state that is right, and its reason.
+    pub fn outcome(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Firmware => ("SUCCEEDED", "installed"),
+            Self::FirmwareWhoseCommandFails => ("FAILED", "command-failed"),
+            Self::Config => ("SUCCEEDED", "configured"),
+            Self::Reboot => ("SUCCEEDED", "rebooted"),
+        }
+    }
+
+    /// What is not as that state says, or as the journal allowed when the agent had been ended.
+    pub fn wrongs(self, device: &Device, disk: &Path, struck: &Standing) -> Vec<String> {
+        let mut wrongs = Vec::new();
+        let mut expect = |what: &str, found: String, expected: String| {
+            if found != expected {
+                wrongs.push(format!("{what}: {found} instead of {expected}"));
+            }
+        };
+        let read = |name: &str| fs::read(disk.join(name)).unwrap_or_default();
+        let json = |name: &str| serde_json::from_slice::<Value>(&read(name)).unwrap_or_default().to_string();
+
+        let (firmware, version) = match self {
+            Self::Firmware => (new_firmware(), "2.0"),
+            _ => (OLD_FIRMWARE.to_vec(), "1.0"),
+        };
+        let installed = json!({"version": version, "digest": sha256(&firmware)}).to_string();
+        let config = json!({"a": if self == Self::Config { "new" } else { "old" }}).to_string();
+        expect("firmware.bin", sha256(&read("firmware.bin")), sha256(&firmware));
+        expect("installed.json", json("state/installed.json"), installed);
+        expect("config.json", json("config.json"), config);
+
+        let previous = match self {
+            Self::Firmware => "firmware.bin.previous ",
+            Self::Config => "config.json.previous ",
+            Self::FirmwareWhoseCommandFails | Self::Reboot => "",
+        };
+        let mut kept: Vec<_> =
+            format!("config.json firmware.bin {previous}state").split(' ').map(str::to_owned).collect();
+        kept.sort();
+        expect("the files", names(disk), kept.join(" "));
+        expect("the state", names(&disk.join("state")), "history.json installed.json".to_owned());
+
+        let now = Standing::of(device, disk);
+        expect("the runs of the command", now.runs.clone(), struck.runs.clone() + self.runs_to_come(struck));
+        // Once more only where the system had not gone down for the first order.
+        let again = struck.orders.last().is_none_or(|boot| *boot == struck.boot_id);
+        let most = if self == Self::Reboot { struck.orders.len() + usize::from(again) } else { 0 };
+        if now.orders.len() > most || now.orders.iter().any(|boot| *boot != now.orders[0]) {
+            wrongs.push(format!("ordered to reboot in {:?}, after {:?}", now.orders, struck.orders));
+        }
+        if self == Self::Reboot && now.boot_id == "boot-1" {
+            wrongs.push("it was not rebooted".to_owned());
+        }
+        wrongs
+    }
+
+    /// The command is repeated for a file whose command was not seen to end, and for no other.
+    fn runs_to_come(self, struck: &Standing) -> &'static str {
+        match (self, struck.phase.as_deref()) {
+            (Self::Reboot, _) | (_, Some("reporting")) => "",
+            (Self::FirmwareWhoseCommandFails, Some("rolling-back")) => "o",
+            // It was settled: nothing is run before it is in the journal.
+            (_, None) if !struck.runs.is_empty() => "",
+            (Self::FirmwareWhoseCommandFails, _) => "no",
+            (Self::Firmware | Self::Config, _) => "n",
+        }
+    }
+}
+
+fn names(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.join(" ")
+}
