@@ -435,6 +435,10 @@ impl Agent {
         if tokio::time::timeout(STOP, both).await.is_err() {
             tracing::warn!("stopped in the middle of something: the next start goes on");
         }
+        // Also where work had not begun.
+        if let Some(host) = self.worker.idle() {
+            host.stopped();
+        }
     }
 }
 

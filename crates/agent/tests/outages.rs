@@ -222,6 +222,29 @@ fn an_execution_on_which_the_agent_dies_again_and_again_is_failed() {
     assert!(!exists(&device.path("firmware.bin.staged")));
 }
 
+/// Only what ended an agent counts: not a stop before IN_PROGRESS is accepted, and not an execution that is offered
+/// again because its version had changed.
+#[test]
+fn stops_and_repeated_offers_are_not_attempts() {
+    let (cloud, mut device, document) = slow_download();
+    let update = "$aws/things/+/jobs/+/update";
+    cloud.fault(json!({"fault": "reject", "code": "InternalError", "topic": update, "count": 0}));
+    cloud.create_job("fw", &document);
+    for life in 1..=4 {
+        device.start();
+        until("the offer", || (device.log().matches(" offered ").count() == life).then_some(()));
+        device.stop();
+    }
+    cloud.admin("DELETE", "faults", None);
+    cloud.fault(json!({"fault": "object-slow", "bytes": 400_000, "count": 0}));
+    cloud.fault(json!({"fault": "reject", "code": "VersionMismatch", "topic": update, "count": 2}));
+    device.start();
+    wait_for_bytes(&device);
+    device.kill();
+    device.start();
+    cloud.outcome("fw").is("SUCCEEDED", "installed");
+}
+
 /// ADU, NervesHub: the URL has expired when the update starts.
 #[test]
 fn an_expired_url_is_replaced_by_a_fresh_one_once() {

@@ -137,6 +137,8 @@ pub struct Dispatcher<D> {
     pub(crate) rules: Rules,
     journal: Journal,
     entry: Option<Entry>,
+    /// This process is one of the entry's attempts already.
+    counted: bool,
 }
 
 impl<D: Device> Dispatcher<D> {
@@ -156,7 +158,7 @@ impl<D: Device> Dispatcher<D> {
                 (None, Some(warning))
             }
         };
-        Ok((Self { device, downloader: Rc::new(downloader), rules, journal, entry }, warning))
+        Ok((Self { device, downloader: Rc::new(downloader), rules, journal, entry, counted: false }, warning))
     }
 
     pub fn entry(&self) -> Option<&Entry> {
@@ -179,9 +181,18 @@ impl<D: Device> Dispatcher<D> {
     /// the count of attempts has to survive this process only.
     pub fn accept(&mut self, execution: &ExecutionId) -> Result<(), JournalError> {
         let earlier = self.entry.take().filter(|entry| entry.execution == *execution);
-        let attempts = earlier.as_ref().map_or(0, |entry| entry.attempts) + 1;
-        let phase = earlier.map_or(Phase::Accepted, |entry| entry.phase);
-        self.write(Entry { execution: execution.clone(), attempts, phase })
+        self.counted &= earlier.is_some();
+        let fresh = Entry { execution: execution.clone(), attempts: 0, phase: Phase::Accepted };
+        let entry = self.counted(earlier.unwrap_or(fresh));
+        self.write(entry)
+    }
+
+    /// One attempt more, once in a process: an execution that is offered again has not ended an agent.
+    fn counted(&mut self, mut entry: Entry) -> Entry {
+        if !std::mem::replace(&mut self.counted, true) {
+            entry.attempts += 1;
+        }
+        entry
     }
 
     /// Runs what was accepted, to its end or until it is halted.
@@ -196,8 +207,8 @@ impl<D: Device> Dispatcher<D> {
 
     /// Finishes what a restart interrupted: `what` is `FinishActivation`, `FinishRollback` or `RebootAgain`.
     pub async fn finish(&mut self, what: &AfterStart, context: &Context) -> Ended {
-        let Some(mut entry) = self.entry.clone() else { return Ended::Halted(HaltKind::Cancel) };
-        entry.attempts += 1;
+        let Some(entry) = self.entry.clone() else { return Ended::Halted(HaltKind::Cancel) };
+        let entry = self.counted(entry);
         let result = match self.write(entry.clone()) {
             Ok(()) => self.finish_phase(what, entry.phase, context).await,
             Err(error) => Err(error.into()),
@@ -359,6 +370,7 @@ impl<D: Device> Dispatcher<D> {
     /// The cloud knows the outcome, or does not want it any more.
     pub fn settled(&mut self) {
         self.entry = None;
+        self.counted = false;
         if let Err(error) = self.journal.clear() {
             tracing::error!(%error, "a settled execution stays in the journal, and will be reported again");
         }
@@ -379,8 +391,11 @@ impl<D: Device> Dispatcher<D> {
     }
 
     /// An orderly stop is not an attempt that failed.
-    fn stopped(&mut self) {
+    pub fn stopped(&mut self) {
         let Some(mut entry) = self.entry.clone() else { return };
+        if !std::mem::take(&mut self.counted) {
+            return;
+        }
         entry.attempts = entry.attempts.saturating_sub(1);
         if let Err(error) = self.write(entry) {
             tracing::error!(%error, "the stop could not be written to the journal");
