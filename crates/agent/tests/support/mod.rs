@@ -154,11 +154,14 @@ impl Device {
 
     /// Whether what was started has ended by itself.
     pub fn has_ended(&mut self) -> bool {
-        let ended = self.agent.as_mut().is_none_or(|agent| agent.try_wait().unwrap().is_some());
-        if ended {
-            self.agent = None;
-        }
-        ended
+        self.agent.is_none() || self.exit_status().is_some()
+    }
+
+    /// How it ended by itself, once.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        let status = self.agent.as_mut()?.try_wait().unwrap()?;
+        self.agent = None;
+        Some(status)
     }
 
     pub fn wait_for_exit(&mut self) -> ExitStatus {
@@ -191,7 +194,11 @@ impl Device {
 
     /// What is in the device's folder, sorted.
     pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("")).unwrap();
+        self.names_in("")
+    }
+
+    pub fn names_in(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
