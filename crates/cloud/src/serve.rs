@@ -58,6 +58,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
         credentials: credentials.clone(),
         region: options.region.clone(),
         address: s3_url.clone(),
+        sessions: Default::default(),
     };
     let settings = Settings {
         region: options.region,

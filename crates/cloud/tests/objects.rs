@@ -76,6 +76,7 @@ fn the_url_of_a_job_gets_the_object_and_nothing_else() {
             format!("{address}?{}", query.replace("X-Amz-Date", "x")),
             "AuthorizationQueryParametersError",
         ),
+        ("another session", url.replace("Security-Token=", "Security-Token=9"), "SignatureDoesNotMatch"),
         ("another access key", url.replace("Credential=test", "Credential=toast"), "InvalidAccessKeyId"),
     ];
     for (how, url, code) in refused {
@@ -86,6 +87,33 @@ fn the_url_of_a_job_gets_the_object_and_nothing_else() {
     // A URL to read with is none to write with.
     assert_eq!(http("PUT", &url, &[], b"evil").status, 403);
     assert_eq!(http("GET", &url, &[], b"").text(), "firmware");
+}
+
+#[test]
+fn every_delivery_is_signed_anew_also_within_a_second() {
+    let shop = Shop::new(&["--clock", "manual:1700000000"]);
+    shop.put("fw", b"firmware");
+    shop.signed_get("job", "fw"); // after notify-next, which signed too
+    let asks = [
+        ("$next/get", json!({})),
+        ("job/get", json!({})),
+        ("start-next", json!({})),
+        ("job/update", json!({"status": "IN_PROGRESS", "includeJobDocument": true})),
+    ];
+    for (topic, payload) in asks {
+        shop.cloud.publish("edge-01", &format!("$aws/things/edge-01/jobs/{topic}"), payload);
+    }
+    let messages = shop.cloud.messages(&mut 0);
+    let documents = messages.iter().map(|message| &message["payload"]).filter_map(|payload| {
+        payload["execution"].get("jobDocument").or_else(|| payload.get("jobDocument"))?["url"].as_str()
+    });
+    let urls: Vec<&str> = documents.collect();
+    assert_eq!(urls.len(), 6);
+    for (at, url) in urls.iter().enumerate() {
+        assert!(!urls[..at].contains(url), "signed before: {url}");
+        assert_eq!(url.split('?').next(), urls[0].split('?').next());
+        assert_eq!(http("GET", url, &[], b"").text(), "firmware");
+    }
 }
 
 #[test]

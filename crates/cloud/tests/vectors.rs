@@ -1,4 +1,4 @@
-//! The contract's vectors of kind sequence, replayed over the control plane and the administration.
+//! The contract's vectors of kind sequence, and ours in the same grammar, replayed over the control plane and the administration.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests, outside of them
 
 mod support;
@@ -27,6 +27,11 @@ fn control() {
 #[test]
 fn timers_retries_rollout() {
     replay("jobs-timers-retries-rollout.json");
+}
+
+#[test]
+fn own_device_plane() {
+    replay("own-device-plane.json");
 }
 
 fn replay(file: &str) {

@@ -1,5 +1,7 @@
 //! Presigned URLs: the ones that jobs hand out, and the check of any that comes back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use aws_sigv4::http_request::SignableBody;
 use hyper::header::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -16,6 +18,8 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 const MAX_EXPIRES: u32 = 604_800;
 /// The largest document that a job may have.
 const MAX_DOCUMENT: u64 = 32_768;
+/// AWS signs with a role's session, which is what makes two URLs of the same second differ.
+const SESSION: &str = "X-Amz-Security-Token";
 
 /// The object store as the engine sees it.
 pub(crate) struct Presigner {
@@ -24,6 +28,8 @@ pub(crate) struct Presigner {
     pub(crate) region: String,
     /// `http://ADDRESS`
     pub(crate) address: String,
+    /// URLs signed so far, each in a session of its own.
+    pub(crate) sessions: AtomicU64,
 }
 
 impl Presigner {
@@ -37,11 +43,12 @@ impl Presigner {
         now: i64,
     ) -> String {
         let path = format!("{bucket}/{key}");
-        let mut url = format!("{}/{}", self.address, utf8_percent_encode(&path, PATH));
-        if let Some(version) = version {
-            let query = Serializer::new(String::new()).append_pair("versionId", version).finish();
-            url = format!("{url}?{query}");
-        }
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed).to_string();
+        let query = Serializer::new(String::new())
+            .extend_pairs(version.map(|version| ("versionId", version)))
+            .append_pair(SESSION, &session)
+            .finish();
+        let url = format!("{}/{}?{query}", self.address, utf8_percent_encode(&path, PATH));
         let at = Time::from_secs(now);
         let date = scope_date(at);
         let scope = Scope {
@@ -61,8 +68,7 @@ impl Presigner {
             query
         });
         let mut query = query;
-        let separator = if version.is_some() { '&' } else { '?' };
-        format!("{url}{separator}{}", query.finish())
+        format!("{url}&{}", query.finish())
     }
 }
 
@@ -157,11 +163,15 @@ impl Presigned<'_> {
         if at > now.plus_secs(MAX_SKEW_SECONDS) {
             return refused("AccessDenied", "Request is not yet valid");
         }
-        let rest = parse(self.query.as_bytes()).filter(|(name, _)| !is_signing(name));
+        // The session is signed like any member of the request, but none of the request's business.
+        let query: Vec<_> = parse(self.query.as_bytes()).filter(|(name, _)| !is_signing(name)).collect();
+        let signed_query = Serializer::new(String::new()).extend_pairs(&query).finish();
+        let rest = query.iter().filter(|(name, _)| name != SESSION);
         let rest = Serializer::new(String::new()).extend_pairs(rest).finish();
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let separator = if rest.is_empty() { "" } else { "?" };
-        let uri = format!("http://{}{}{separator}{rest}", header("host").unwrap_or_default(), self.path);
+        let separator = if signed_query.is_empty() { "" } else { "?" };
+        let host = header("host").unwrap_or_default();
+        let uri = format!("http://{host}{}{separator}{signed_query}", self.path);
         let payload = match header("x-amz-content-sha256").filter(|_| signed.contains("x-amz-content-sha256"))
         {
             Some(digest) => SignableBody::Precomputed(digest.to_owned()),
