@@ -105,7 +105,7 @@ fn a_link_that_flaps_costs_no_memory() {
     device.configure("connection", "stable_after_seconds = 1");
     device.start();
     let connected = |device: &Device, times: usize| {
-        until("a connection", || (device.log().matches(" connected").count() > times).then_some(()));
+        until("a connection", || (device.log().matches("INFO connected").count() > times).then_some(()));
     };
     let mut before = 0;
     for n in 0..flaps {

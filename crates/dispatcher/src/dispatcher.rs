@@ -190,7 +190,7 @@ impl<D: Device> Dispatcher<D> {
     /// One attempt more, once in a process: an execution that is offered again has not ended an agent.
     fn counted(&mut self, mut entry: Entry) -> Entry {
         if !std::mem::replace(&mut self.counted, true) {
-            entry.attempts += 1;
+            entry.attempts = entry.attempts.saturating_add(1);
         }
         entry
     }

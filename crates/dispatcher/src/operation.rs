@@ -215,12 +215,11 @@ fn kind(value: &Value) -> String {
     }
 }
 
+/// Without what could be the query of a presigned URL.
 fn shorten(text: &str) -> String {
     const MAX: usize = 64;
-    if text.chars().count() <= MAX {
-        return text.to_owned();
-    }
-    text.chars().take(MAX).chain(['…']).collect()
+    let shown: String = text.chars().take(MAX).take_while(|c| *c != '?').collect();
+    if shown.len() == text.len() { shown } else { shown + "…" }
 }
 
 #[cfg(test)]

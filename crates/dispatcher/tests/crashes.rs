@@ -344,3 +344,19 @@ async fn a_reboot_happens_once() {
     })
     .await;
 }
+
+/// Found while fuzzing: whoever wrote the journal.
+#[tokio::test]
+async fn a_count_of_attempts_that_cannot_be_raised_ends_nothing() {
+    let bench = Bench::new("true", json!({"operation": "reboot"}));
+    let entry = json!({
+        "format": 1, "attempts": u32::MAX,
+        "execution": {"job_id": "job", "execution_number": 1, "queued_at": 1_700_000_000},
+        "phase": {
+            "phase": "rolling-back", "target": "config", "before": "absent",
+            "outcome": {"verdict": "failed", "reason": "command-failed", "message": "exit code 1"},
+        },
+    });
+    std::fs::write(bench.path("journal.json"), entry.to_string()).unwrap();
+    assert_eq!(verdict(&bench.live_to_the_end().await), (Verdict::Failed, "command-failed"));
+}

@@ -32,3 +32,35 @@ fn invalid_documents_are_rejected_with_a_reason() {
         assert!(["invalid-document", "unknown-operation"].contains(&error.reason()), "{error}");
     }
 }
+
+/// The service puts a signed URL wherever a placeholder stands, also where it does not belong.
+#[test]
+fn a_signed_url_in_the_wrong_place_is_not_repeated() {
+    // No version is as long as what a service signs.
+    let signed = format!("https://s3.example.com/fw?secret={}", "s".repeat(300));
+    let signed = signed.as_str();
+    let good = serde_json::json!({
+        "operation": "update-firmware", "url": "https://example.com/fw", "version": "2",
+        "checksum": format!("sha256:{}", "00".repeat(32)), "size": 1, "timeoutSeconds": 1,
+    });
+    let documents = good.as_object().unwrap().keys().map(|member| {
+        let mut document = good.clone();
+        document[member] = signed.into();
+        document
+    });
+    let others = [
+        serde_json::json!({"operation": "update-config", "config": signed}),
+        serde_json::json!({"operation": "update-config", "config": {}, "mode": signed}),
+        serde_json::json!({"operation": "reboot", "delay": signed}),
+        serde_json::json!({"operation": "reboot", signed: 1}),
+        serde_json::json!(signed),
+        serde_json::json!([signed]),
+    ];
+    for document in documents.chain(others) {
+        let said = match Operation::parse(&document, &Rules::default()) {
+            Ok(parsed) => format!("{:?} {:?}", parsed.operation, parsed.warnings),
+            Err(error) => error.to_string(),
+        };
+        assert!(!said.contains("secret"), "{document}: {said}");
+    }
+}

@@ -1,0 +1,1 @@
+../../crates/agent/src/config.rs
