@@ -34,6 +34,11 @@ fn own_device_plane() {
     replay("own-device-plane.json");
 }
 
+#[test]
+fn own_control_plane() {
+    replay("own-control-plane.json");
+}
+
 fn replay(file: &str) {
     let cases = vectors(file);
     assert!(!cases.is_empty());

@@ -110,6 +110,7 @@ impl Engine {
     /// A new execution of the job for the thing, at the end of its queue.
     pub(super) fn queue_execution(&mut self, now: Time, job_id: &str, thing: &str, retry_attempt: u32) {
         let version = i64::from(self.settings.compat.first_version);
+        let turn = self.count();
         self.change(job_id, thing, |target| {
             target.waiting = false;
             target.executions.push(Execution {
@@ -118,6 +119,7 @@ impl Engine {
                 version,
                 details: BTreeMap::new(),
                 queued_at: now,
+                turn,
                 started_at: None,
                 updated_at: now,
                 forced: false,

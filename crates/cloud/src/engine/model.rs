@@ -60,6 +60,9 @@ pub struct Execution {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
     pub queued_at: Time,
+    /// Executions in the order in which they were queued, also within one moment.
+    #[serde(default)]
+    pub turn: u64,
     pub started_at: Option<Time>,
     pub updated_at: Time,
     pub forced: bool,
@@ -237,6 +240,6 @@ impl Job {
     }
 
     pub fn is_rolling_out(&self) -> bool {
-        self.status.is_active() && !self.live.waiting.is_empty()
+        self.status == JobStatus::InProgress && !self.live.waiting.is_empty()
     }
 }

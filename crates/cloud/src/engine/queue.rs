@@ -15,6 +15,7 @@ use super::names::Named;
 pub struct Place {
     queued: bool,
     queued_at: Time,
+    turn: u64,
     job_seq: u64,
     number: i64,
     pub job: String,
@@ -25,6 +26,7 @@ impl Place {
         Place {
             queued: execution.status == Status::Queued,
             queued_at: execution.queued_at,
+            turn: execution.turn,
             job_seq: job.seq,
             number: execution.number,
             job: job.id.clone(),

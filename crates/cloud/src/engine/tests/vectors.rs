@@ -171,6 +171,7 @@ fn timer_deadlines() {
             updated_at: Time::default(),
             forced: false,
             retry_attempt: 0,
+            turn: 0,
             in_progress_deadline: None,
             step_deadline: None,
         };
