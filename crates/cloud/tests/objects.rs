@@ -140,6 +140,16 @@ fn an_upload_placeholder_takes_a_put() {
 }
 
 #[test]
+fn an_upload_that_names_no_bucket_has_a_place_too() {
+    let shop = Shop::new(&[]);
+    for job in ["first", "second"] {
+        let url = shop.signed(job, "${aws:iot:s3-presigned-url-upload}");
+        assert!(url.contains(&format!("/edge-01/{job}/1?")), "{url}");
+        assert_eq!(http("PUT", &url, &[], b"log").status, 200, "{url}");
+    }
+}
+
+#[test]
 fn ranges_and_conditions() {
     let shop = Shop::new(&[]);
     shop.put("fw", b"0123456789");

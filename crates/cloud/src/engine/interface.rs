@@ -109,8 +109,8 @@ pub trait Objects {
         expires_in: u32,
         now: i64,
     ) -> String;
-    /// A signed PUT URL; `now` in epoch seconds.
-    fn presign_put(&self, bucket: &str, key: &str, expires_in: u32, now: i64) -> String;
+    /// A signed PUT URL; `now` in epoch seconds. Without a bucket it is one of the service's own.
+    fn presign_put(&self, bucket: Option<&str>, key: &str, expires_in: u32, now: i64) -> String;
     /// The bytes of an object, for `documentSource`.
     fn read(&self, bucket: &str, key: &str) -> Option<Vec<u8>>;
 }

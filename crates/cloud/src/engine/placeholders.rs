@@ -12,8 +12,6 @@ const SIGNED: &str = "${aws:iot:s3-presigned-url";
 const KEYWORDS: [&str; 3] = ["${thingName}", "${jobId}", "${executionNumber}"];
 /// Substitutions in one document.
 const MOST: usize = 10;
-/// Where uploads go that name no bucket.
-const UPLOAD_BUCKET: &str = "aws-iot-jobs-uploads";
 
 /// The document as a device gets it: JSON, or a string if it is none.
 pub fn parse(document: &str) -> Value {
@@ -228,11 +226,11 @@ impl Engine {
                     .zip(values)
                     .fold((*url).to_owned(), |url, (keyword, value)| url.replace(keyword, value));
                 let (bucket, key) = match s3_object(&filled) {
-                    Some(object) => (object.bucket, object.key),
-                    None => (UPLOAD_BUCKET.to_owned(), String::new()),
+                    Some(object) => (Some(object.bucket), object.key),
+                    None => (None, String::new()),
                 };
                 let key = if key.is_empty() { values.join("/") } else { key };
-                self.objects.presign_put(&bucket, &key, expires, now.secs())
+                self.objects.presign_put(bucket.as_deref(), &key, expires, now.secs())
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::http::sigv4::{Credentials, MAX_SKEW_SECONDS, Scope, Signed, parse_dat
 
 /// S3 leaves these alone in a path, and encodes everything else.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+/// Where devices upload to if their job names no bucket.
+const UPLOAD_BUCKET: &str = "aws-iot-jobs-uploads";
 /// A week: no URL lives longer.
 const MAX_EXPIRES: u32 = 604_800;
 /// The largest document that a job may have.
@@ -84,7 +86,12 @@ impl Objects for Presigner {
         self.presign("GET", bucket, key, version, expires_in, now)
     }
 
-    fn presign_put(&self, bucket: &str, key: &str, expires_in: u32, now: i64) -> String {
+    fn presign_put(&self, bucket: Option<&str>, key: &str, expires_in: u32, now: i64) -> String {
+        let bucket = bucket.unwrap_or_else(|| {
+            // It is there already from the second upload on.
+            let _ = self.storage.change(|index| index.create_bucket(UPLOAD_BUCKET, Time::from_secs(now)));
+            UPLOAD_BUCKET
+        });
         self.presign("PUT", bucket, key, None, expires_in, now)
     }
 

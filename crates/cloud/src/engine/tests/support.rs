@@ -26,7 +26,8 @@ impl Objects for Bucket {
         format!("https://s3/{bucket}/{key}?X-Amz-Date={now}&X-Amz-Expires={expires_in}{version}")
     }
 
-    fn presign_put(&self, bucket: &str, key: &str, expires_in: u32, now: i64) -> String {
+    fn presign_put(&self, bucket: Option<&str>, key: &str, expires_in: u32, now: i64) -> String {
+        let bucket = bucket.unwrap_or("uploads");
         format!("https://s3/{bucket}/{key}?put&X-Amz-Date={now}&X-Amz-Expires={expires_in}")
     }
 
