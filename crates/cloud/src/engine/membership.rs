@@ -101,7 +101,10 @@ impl Engine {
     /// others end.
     pub(super) fn membership_changed(&mut self, now: Time, thing: &str, before: &BTreeSet<String>) {
         let after = self.followed(thing);
-        for job_id in before.symmetric_difference(&after) {
+        let mut changed: Vec<&String> = before.symmetric_difference(&after).collect();
+        // The older job's execution comes first in the queue.
+        changed.sort_by_key(|id| self.jobs.get(*id).map(|job| job.seq));
+        for job_id in changed {
             let Some(job) = self.jobs.get(job_id) else { continue };
             let target = job.live.things.get(thing);
             let involved = target.is_some_and(|target| target.waiting || target.pending().is_some());

@@ -182,8 +182,9 @@ fn queue(seen: &Seen, thing: &str) -> Vec<(String, i64)> {
         seen.runs.iter().filter(|((_, name, _), run)| name == thing && is_pending(run)).collect();
     runs.retain(|((job, ..), _)| seen.jobs[job]["status"] != "SCHEDULED");
     runs.sort_by_key(|((job, ..), run)| {
-        let created = seen.jobs[job]["createdAt"].as_i64().unwrap();
-        (run["status"] == "QUEUED", run["queuedAt"].as_i64().unwrap(), created)
+        // What was queued at one moment is in an order that the lists do not show: the device's is taken for it.
+        let place = seen.pending[thing].iter().position(|(pending, _)| pending == job);
+        (run["status"] == "QUEUED", run["queuedAt"].as_i64().unwrap(), place)
     });
     runs.into_iter().map(|((job, _, number), _)| (job.clone(), *number)).collect()
 }
