@@ -92,7 +92,6 @@ impl Agent {
     async fn open(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> anyhow::Result<Self> {
         let state_directory = &settings.host.state_directory;
         let device = HostDevice::new(settings.host.clone());
-        device.end_leftovers();
         let downloader = Downloader::new(settings.download.clone());
         let journal = Journal::in_folder(state_directory);
         let (mut host, warning) = Dispatcher::open(device, downloader, settings.rules(), journal)?;

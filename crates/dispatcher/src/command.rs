@@ -2,23 +2,20 @@
 //! process group.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-use crate::{Halt, leftovers};
+use crate::Halt;
+use crate::group::Group;
 
 /// A command that prints more than this is not one that an update should depend on.
 const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 /// What of its output is kept for the message of a failure.
 const TAIL_BYTES: usize = 400;
-/// Between SIGTERM and SIGKILL. Shorter than the 5 s in which the agent itself must stop.
-const GRACE: Duration = Duration::from_secs(2);
 /// A process left in the background may hold the pipes open after the command has ended.
 const PIPES_AFTER_EXIT: Duration = Duration::from_millis(200);
 
@@ -79,20 +76,18 @@ enum Ended {
     Halted,
 }
 
-/// Runs it to its end. `mark`, if there is one, is a file that lets the next start find what a kill leaves running.
-pub(crate) async fn run(spec: &CommandSpec, mark: Option<&Path>, halt: &Halt) -> Result<(), CommandFailure> {
-    let ended = run_marked(spec, mark, halt).await;
-    if let Some(mark) = mark {
-        leftovers::unmark(mark);
-    }
-    ended
-}
-
-async fn run_marked(spec: &CommandSpec, mark: Option<&Path>, halt: &Halt) -> Result<(), CommandFailure> {
+pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFailure> {
     let program = spec.program.clone();
-    let mut child = match start(spec, mark) {
+    let group = match Group::start() {
+        Ok(group) => group,
+        Err(source) => return Err(CommandFailure::NotStarted { program: "/bin/sh".to_owned(), source }),
+    };
+    let mut child = match start(spec, &group) {
         Ok(child) => child,
-        Err(source) => return Err(CommandFailure::NotStarted { program, source }),
+        Err(source) => {
+            group.release().await;
+            return Err(CommandFailure::NotStarted { program, source });
+        }
     };
     let mut output = Output::default();
     let pipes = (child.stdout.take(), child.stderr.take());
@@ -106,8 +101,9 @@ async fn run_marked(spec: &CommandSpec, mark: Option<&Path>, halt: &Halt) -> Res
         }
     };
     let tail = Tail(output.tail);
-    if !matches!(&ended, Ended::Exited(Ok(status)) if status.success()) {
-        end_group(&mut child).await;
+    match &ended {
+        Ended::Exited(Ok(status)) if status.success() => group.release().await,
+        _ => group.end(&mut child).await,
     }
     match ended {
         Ended::Exited(Ok(status)) if status.success() => Ok(()),
@@ -139,23 +135,14 @@ async fn exit_with_output(child: &mut Child, drain: &mut (impl Future<Output = D
 }
 
 #[allow(unsafe_code, reason = "pre_exec has no safe form; a few system calls are made between fork and exec")]
-fn start(spec: &CommandSpec, mark: Option<&Path>) -> std::io::Result<Child> {
+fn start(spec: &CommandSpec, group: &Group) -> std::io::Result<Child> {
     let mut command = Command::new(&spec.program);
-    if let Some(mark) = mark {
-        // Without a mark, on a disk that is full, the command is still better run than not.
-        match leftovers::mark(mark) {
-            Ok(id) => drop(command.env(leftovers::VARIABLE, id)),
-            Err(error) => {
-                tracing::warn!(%error, "a kill of the agent could leave parts of the command running");
-            }
-        }
-    }
     command
         .args(&spec.arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
+        .process_group(group.id())
         .kill_on_drop(true);
     let agent = nix::unistd::getpid();
     // SAFETY: these calls are async-signal-safe and touch no memory of the parent.
@@ -171,17 +158,6 @@ fn start(spec: &CommandSpec, mark: Option<&Path>) -> std::io::Result<Child> {
         });
     }
     command.spawn()
-}
-
-/// SIGTERM to the whole group, a grace period, SIGKILL to what is left of it.
-async fn end_group(child: &mut Child) {
-    // `id` is None once the child was waited for; the group may live on, but its number may be reused.
-    let Some(pid) = child.id() else { return };
-    let group = Pid::from_raw(pid.cast_signed());
-    let _ = killpg(group, Signal::SIGTERM);
-    let _ = tokio::time::timeout(GRACE, child.wait()).await;
-    let _ = killpg(group, Signal::SIGKILL);
-    let _ = child.wait().await;
 }
 
 enum Drained {
@@ -244,7 +220,7 @@ mod tests {
     }
 
     async fn reason(script: &str) -> (&'static str, String) {
-        match run(&sh(script, Duration::from_secs(20)), None, &Halt::default()).await {
+        match run(&sh(script, Duration::from_secs(20)), &Halt::default()).await {
             Ok(()) => ("ok", String::new()),
             Err(failure) => (failure.reason(), failure.to_string()),
         }
@@ -262,7 +238,7 @@ mod tests {
             arguments: vec![],
             timeout: Duration::from_secs(1),
         };
-        let failure = run(&missing, None, &Halt::default()).await.unwrap_err();
+        let failure = run(&missing, &Halt::default()).await.unwrap_err();
         assert_eq!(failure.reason(), "command-not-started");
     }
 
@@ -285,8 +261,7 @@ mod tests {
             "trap '' TERM; sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait; sleep 1000",
             pids.display()
         );
-        let failure =
-            run(&sh(&script, Duration::from_millis(300)), None, &Halt::default()).await.unwrap_err();
+        let failure = run(&sh(&script, Duration::from_millis(300)), &Halt::default()).await.unwrap_err();
         assert_eq!(failure.reason(), "command-timeout");
         for pid in std::fs::read_to_string(&pids).unwrap().lines() {
             // SIGKILL was sent; the kernel may still be busy with it.
@@ -304,7 +279,7 @@ mod tests {
     async fn a_halt_ends_it_promptly() {
         let halt = Halt::default();
         let spec = sh("sleep 1000", Duration::from_secs(1000));
-        let (ended, ()) = tokio::join!(run(&spec, None, &halt), async { halt.cancel() });
+        let (ended, ()) = tokio::join!(run(&spec, &halt), async { halt.cancel() });
         assert_eq!(ended.unwrap_err().reason(), "canceled");
     }
 

@@ -10,7 +10,7 @@ use crate::command::{self, CommandSpec};
 use crate::device::{Before, Device, DeviceError, Installed, Target};
 use crate::journal::read_bounded;
 use crate::storage::{Durability, beside, remove_if_there, sync_folder_of, write_atomically};
-use crate::{Halt, leftovers, swap};
+use crate::{Halt, swap};
 
 /// A configuration file beyond this is not one.
 const MAX_CONFIG_BYTES: u64 = 4 * 1024 * 1024;
@@ -63,15 +63,6 @@ impl std::fmt::Debug for Staged {
 impl HostDevice {
     pub fn new(settings: HostSettings) -> Self {
         Self { settings, staged: Staged::Nothing }
-    }
-
-    /// To be called once at the start of an agent, before anything is resumed.
-    pub fn end_leftovers(&self) {
-        leftovers::end(&self.mark());
-    }
-
-    fn mark(&self) -> PathBuf {
-        self.settings.state_directory.join("command.id")
     }
 
     fn target(&self, target: Target) -> Result<&FileTarget, DeviceError> {
@@ -210,7 +201,7 @@ impl Device for HostDevice {
 
     async fn run_command(&mut self, target: Target, halt: &Halt) -> Result<(), DeviceError> {
         match &self.target(target)?.command {
-            Some(spec) => Ok(command::run(spec, Some(&self.mark()), halt).await?),
+            Some(spec) => Ok(command::run(spec, halt).await?),
             None => Ok(()),
         }
     }
@@ -229,7 +220,7 @@ impl Device for HostDevice {
     }
 
     async fn reboot(&mut self, halt: &Halt) -> Result<(), DeviceError> {
-        Ok(command::run(&self.settings.reboot.command, None, halt).await?)
+        Ok(command::run(&self.settings.reboot.command, halt).await?)
     }
 }
 
