@@ -107,10 +107,15 @@ async fn what_thing_create_writes_is_enough_to_connect() {
 
 #[tokio::test]
 async fn a_session_lasts_an_hour_of_the_clouds_clock() {
-    let cloud = Cloud::manual(&[]);
+    let cloud = Cloud::manual(&["--mqtt", "127.0.0.1:0"]);
     let parent = tempfile::tempdir().unwrap();
     assert!(create(&cloud, "edge-01", parent.path()).status.success());
     let topic = "$aws/things/edge-01/jobs/notify-next";
+    let plain: u16 = cloud.ready["mqtt"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap();
+    let (watcher, mut seen) = AsyncClient::builder(MqttOptions::new("watcher", ("127.0.0.1", plain))).build();
+    connected(&mut seen).await;
+    watcher.subscribe("$aws/events/presence/disconnected/edge-01", QoS::AtMostOnce).await.unwrap();
+    while !matches!(next(&mut seen).await, Incoming::SubAck(_)) {}
     for (offline, present) in [(3500, true), (3601, false)] {
         let (client, mut events) = device(parent.path(), None, false);
         connected(&mut events).await;
@@ -118,6 +123,8 @@ async fn a_session_lasts_an_hour_of_the_clouds_clock() {
         while !matches!(next(&mut events).await, Incoming::SubAck(_)) {}
         client.disconnect_now().await.unwrap();
         while timeout(PATIENCE, events.poll()).await.unwrap().is_ok() {}
+        // The hour begins when the cloud has seen the client go, and the clock must not move before.
+        message(&mut seen).await;
         let job = format!("while-offline-{present}");
         cloud.done(
             "CreateJob",
@@ -125,12 +132,14 @@ async fn a_session_lasts_an_hour_of_the_clouds_clock() {
             json!({"targets": [arn("thing/edge-01")], "document": "{}"}),
         );
         cloud.advance(offline);
-        let (_client, mut events) = device(parent.path(), None, false);
+        let (client, mut events) = device(parent.path(), None, false);
         assert_eq!(connected(&mut events).await, present, "after {offline} s");
         if present {
             assert_eq!(message(&mut events).await.1["execution"]["jobId"], json!(job));
             cloud.done("DeleteJob", json!({"jobId": job, "force": true}), json!(null));
         }
+        drop((client, events));
+        message(&mut seen).await;
     }
 }
 
