@@ -3,9 +3,8 @@
 
 use std::path::Path;
 
-use dispatcher::{
-    CommandSpec, Dispatcher, Entry, HostDevice, HostSettings, Journal, RebootSpec, Rules, after_start, on_offer,
-};
+use device::{Boot, CommandSpec, HostDevice, HostSettings, RebootSpec};
+use dispatcher::{Dispatcher, Entry, Journal, Rules, after_start, on_offer};
 use downloader::Downloader;
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +14,7 @@ fn open(folder: &Path) -> (Dispatcher<HostDevice>, Option<String>) {
     let device = HostDevice::new(HostSettings {
         state_directory: folder.to_owned(),
         firmware: None,
-        config: None,
+        configs: Default::default(),
         reboot: RebootSpec { command, boot_id_file: folder.join("boot-id") },
     });
     let downloader = Downloader::new(downloader::Settings::default());
@@ -30,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     let entry: Option<Entry> = dispatcher.entry().cloned();
     match (entry, warning) {
         (Some(entry), None) => {
-            after_start(Some(&entry), "boot");
+            after_start(Some(&entry), &Boot { id: "boot".into(), slot: Some("A".into()) });
             on_offer(Some(&entry), &entry.execution, true, Some("earlier"), "boot");
             dispatcher.accept(&entry.execution).unwrap();
             assert!(dispatcher.entry().is_some_and(|accepted| accepted.attempts >= entry.attempts));

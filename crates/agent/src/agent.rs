@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use connection::{Connection, Event};
+use device::HostDevice;
 use dispatcher::{
-    AfterStart, Dispatcher, Ended, HostDevice, Journal, OnOffer, Operation, Outcome, Parsed, Phase, Progress,
-    on_offer,
+    AfterStart, Dispatcher, Ended, Journal, OnOffer, Operation, Outcome, Parsed, Phase, Progress, on_offer,
 };
 use downloader::Downloader;
 use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, StatusUpdate, Withdrawal};
@@ -43,6 +43,7 @@ struct Agent {
     /// Offered while something else still winds down.
     offered: Option<JobExecution>,
     progress: watch::Receiver<Progress>,
+    connected: watch::Sender<bool>,
     fresh_document: mpsc::Receiver<oneshot::Sender<Value>>,
     waits_for_document: Option<oneshot::Sender<Value>>,
 }
@@ -98,7 +99,7 @@ impl Agent {
         if let Some(warning) = warning {
             tracing::error!("{warning}");
         }
-        let boot_id = host.boot_id().await?;
+        let boot_id = host.boot().await?.id;
         let history = History::open(state_directory);
         let mut session = Session::new(settings.session(), fastrand::u64(..));
         session.restore_settled(
@@ -106,10 +107,11 @@ impl Agent {
         );
         let (progress_sender, progress) = watch::channel(Progress::phase("starting"));
         let (fresh_sender, fresh_document) = mpsc::channel(1);
+        let (connected, connection) = watch::channel(false);
         Ok(Self {
             link: Connection::start(settings.link(tls)),
             session,
-            worker: Worker::new(host, progress_sender, fresh_sender),
+            worker: Worker::new(host, progress_sender, fresh_sender, connection),
             history,
             // Half of it: one report may get lost.
             pace: Pace::new(settings.progress_interval, settings.step_timeout.map(|step| step / 2)),
@@ -119,6 +121,7 @@ impl Agent {
             held: None,
             offered: None,
             progress,
+            connected,
             fresh_document,
             waits_for_document: None,
         })
@@ -173,10 +176,12 @@ impl Agent {
         match input {
             Input::Link(Event::Connected) => {
                 tracing::info!("connected");
+                self.connected.send_replace(true);
                 self.session.connected(now);
             }
             Input::Link(Event::Disconnected { cause, retry_in }) => {
                 tracing::warn!(%cause, retry_in_s = retry_in.as_secs_f32(), "not connected");
+                self.connected.send_replace(false);
                 self.session.disconnected(now);
             }
             Input::Link(Event::Message { topic, payload }) => self.session.message(now, &topic, &payload),

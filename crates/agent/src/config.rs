@@ -1,5 +1,6 @@
 //! `fleethand.toml`: read, checked and understood once, at the start. Nothing else of the agent sees TOML.
 
+mod device;
 mod show;
 mod table;
 
@@ -7,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::device::HostSettings;
 use connection::tls::IdentityFiles;
-use dispatcher::{CommandSpec, FileTarget, HostSettings, RebootSpec, Rules};
+use dispatcher::Rules;
 
 pub use table::ConfigError;
 use table::Table;
@@ -23,6 +25,8 @@ const DAY: u64 = 24 * 60 * 60;
 pub struct Settings {
     pub connection: Connection,
     pub host: HostSettings,
+    /// Firmware stays only if the cloud is reached within this time.
+    pub cloud_within: Option<Duration>,
     pub download: downloader::Settings,
     /// At most one progress report in this time.
     pub progress_interval: Duration,
@@ -68,11 +72,12 @@ impl Settings {
         let mut top = Table::parse(file, &text)?;
         let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
         let connection = connection(top.table("connection")?)?;
+        let (health, cloud_within) = device::health(top.table("health")?)?;
         let host = HostSettings {
             state_directory,
-            firmware: target(top.optional_table("firmware")?, "command", "command_timeout_seconds")?,
-            config: target(top.optional_table("config")?, "reload_command", "reload_timeout_seconds")?,
-            reboot: reboot(top.table("reboot")?)?,
+            firmware: device::firmware(top.optional_table("firmware")?, health)?,
+            configs: device::configs(top.optional_table("config")?)?,
+            reboot: device::reboot(top.table("reboot")?)?,
         };
         let download = download(top.table("download")?)?;
         let mut report = top.table("report")?;
@@ -87,6 +92,7 @@ impl Settings {
         Ok(Self {
             connection,
             host,
+            cloud_within,
             download,
             progress_interval: progress_interval.unwrap_or(Duration::from_secs(10)),
             step_timeout: (step_timeout > 0).then(|| Duration::from_secs(step_timeout * 60)),
@@ -96,7 +102,7 @@ impl Settings {
     }
 
     pub fn rules(&self) -> Rules {
-        Rules { allow_http: self.download.allow_http }
+        Rules { allow_http: self.download.allow_http, cloud_within: self.cloud_within }
     }
 
     /// What the session has to know.
@@ -197,38 +203,6 @@ fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
     }
     table.finish()?;
     Ok(settings)
-}
-
-/// `[firmware]` and `[config]` differ in the names of their keys alone.
-fn target(
-    table: Option<Table<'_>>,
-    command: &'static str,
-    timeout: &'static str,
-) -> Result<Option<FileTarget>, ConfigError> {
-    let Some(mut table) = table else { return Ok(None) };
-    let file = table.required_path("file")?;
-    if file.file_name().is_none() {
-        return Err(table.unusable("file", format!("{} does not name a file", file.display())));
-    }
-    let words = table.command(command)?;
-    let timeout = table.seconds(timeout, 1..=DAY)?.unwrap_or(Duration::from_secs(300));
-    table.finish()?;
-    Ok(Some(FileTarget {
-        file,
-        command: words.map(|(program, arguments)| CommandSpec { program, arguments, timeout }),
-    }))
-}
-
-fn reboot(mut table: Table<'_>) -> Result<RebootSpec, ConfigError> {
-    let (program, arguments) =
-        table.command("command")?.unwrap_or_else(|| ("systemctl".to_owned(), vec!["reboot".to_owned()]));
-    let timeout = table.seconds("command_timeout_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(60));
-    let boot_id_file = table.path("boot_id_file")?;
-    table.finish()?;
-    Ok(RebootSpec {
-        command: CommandSpec { program, arguments, timeout },
-        boot_id_file: boot_id_file.unwrap_or("/proc/sys/kernel/random/boot_id".into()),
-    })
 }
 
 fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {

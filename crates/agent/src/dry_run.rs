@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use connection::{Connection, Event};
-use dispatcher::{Operation, Outcome, Step, UpdateFirmware, Verdict, describe};
+use device::Step;
+use dispatcher::{Operation, Outcome, UpdateFirmware, Verdict, describe};
 use downloader::{Downloader, Resume, Staging};
 use jobs::{Action, ExecutionKey, Session, StatusUpdate};
 use serde_json::{Value, json};
@@ -225,9 +226,10 @@ fn status(update: &StatusUpdate) -> String {
 
 async fn fetch(update: &UpdateFirmware, settings: &Settings) -> Result<u64, Outcome> {
     let failed = |reason: &str, error: &dyn std::fmt::Display| Outcome::failed(reason, error.to_string());
-    // Beside the target: the same file system, and so the same space, as a real update.
-    let folder =
-        settings.host.firmware.as_ref().and_then(|target| target.file.parent()).unwrap_or(Path::new("."));
+    // Where a real update would be staged: the same file system, and so the same space.
+    let firmware = settings.host.firmware.as_ref();
+    let folder = firmware.and_then(|firmware| firmware.target.staging_folder());
+    let folder = folder.unwrap_or(&settings.host.state_directory);
     let folder = tempfile::Builder::new()
         .prefix(".fleethand-dry-run-")
         .tempdir_in(folder)

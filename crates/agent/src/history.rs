@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dispatcher::{Durability, write_atomically};
+use device::{Durability, write_atomically};
 use jobs::{ExecutionKey, StatusUpdate};
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,8 @@
 
 use std::pin::Pin;
 
-use dispatcher::{AfterStart, Context, Dispatcher, Ended, Halt, HostDevice, Operation, Progress};
+use device::{Halt, HostDevice};
+use dispatcher::{AfterStart, Context, Dispatcher, Ended, Operation, Progress};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -14,6 +15,7 @@ pub struct Worker {
     state: State,
     progress: watch::Sender<Progress>,
     fresh_document: mpsc::Sender<oneshot::Sender<Value>>,
+    connected: watch::Receiver<bool>,
 }
 
 /// The dispatcher is either at hand or inside the running future: nothing else can touch the device meanwhile.
@@ -38,8 +40,9 @@ impl Worker {
         host: Host,
         progress: watch::Sender<Progress>,
         fresh_document: mpsc::Sender<oneshot::Sender<Value>>,
+        connected: watch::Receiver<bool>,
     ) -> Self {
-        Self { state: State::Idle(Box::new(host)), progress, fresh_document }
+        Self { state: State::Idle(Box::new(host)), progress, fresh_document, connected }
     }
 
     /// The dispatcher, while nothing runs.
@@ -66,12 +69,13 @@ impl Worker {
                 let context = Context {
                     progress: self.progress.clone(),
                     fresh_document: self.fresh_document.clone(),
+                    connected: self.connected.clone(),
                     halt: halt.clone(),
                 };
                 let running = Box::pin(async move {
                     let ended = match work {
                         Work::Run(operation) => host.run(&operation, &context).await,
-                        Work::Finish(what) => host.finish(&what, &context).await,
+                        Work::Finish(what) => host.finish(what, &context).await,
                     };
                     (host, ended)
                 });

@@ -1,13 +1,16 @@
 //! `update-config`: the new configuration is composed in memory, then takes the same way into force as firmware.
 
 use bytes::Bytes;
+use device::{Change, Device, Order, Target};
 use downloader::Digest;
 use serde_json::{Map, Value};
 
-use crate::device::{Device, Target};
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::operation::{Mode, UpdateConfig};
 use crate::outcome::{Outcome, Progress};
+
+/// The one configuration that there is.
+pub(crate) const NAME: &str = "config";
 
 impl<D: Device> Dispatcher<D> {
     pub(crate) async fn update_config(
@@ -16,24 +19,30 @@ impl<D: Device> Dispatcher<D> {
         context: &Context,
     ) -> Result<Outcome, Failure> {
         context.report(Progress::phase("configuring"));
-        let current = self.device.read_config().await?;
+        let current = self.device.read_config(NAME).await?;
         let new = compose(current.as_deref(), update)
             .map_err(|why| Failure::Outcome(Outcome::failed("config-unreadable", why)))?;
         if current.as_deref() == Some(new.as_slice()) {
             return Ok(Outcome::succeeded("unchanged", "the configuration says this already"));
         }
         let digest = Digest::of_bytes(&new);
+        let order = order(digest, new.len());
         // A leftover of an earlier attempt is not continued: the bytes are all here.
-        self.device.discard(Target::Config).await?;
-        self.device.begin(Target::Config, digest, Some(new.len() as u64)).await?;
+        self.device.discard(&order.target).await?;
+        self.device.begin(&order).await?;
         self.device.reserve(new.len() as u64).await?;
         self.device.write(Bytes::from(new)).await?;
         let before = self.device.finish().await?;
         if context.halt.kind().is_some() {
             return Err(Failure::Halted);
         }
-        self.put_in_force(Target::Config, digest, before, None, context).await
+        let change = Change { target: order.target, digest, before, commit: None };
+        self.put_in_force(change, context).await
     }
+}
+
+pub(crate) fn order(digest: Digest, len: usize) -> Order {
+    Order { target: Target::Config(NAME.to_owned()), digest, size: Some(len as u64), version: None }
 }
 
 /// The file that the update asks for, as text: indented, with a newline at its end, for people.

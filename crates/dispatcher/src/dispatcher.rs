@@ -1,75 +1,17 @@
 //! Runs one operation at a time, and writes to the journal before each step that a restart must know of.
 
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
 
+use device::{Boot, Change, Device, DeviceError, Effect, Halt, HaltKind, Target};
 use downloader::{Digest, Downloader};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
-use crate::device::{Before, Device, DeviceError, Installed, Target};
-use crate::journal::{Entry, ExecutionId, Found, Journal, JournalError, Phase};
+use crate::journal::{Entry, ExecutionId, Found, Journal, JournalError, Phase, Then};
 use crate::operation::{Operation, Rules};
 use crate::outcome::{Outcome, Progress};
-use crate::resume::{AfterStart, after_start, agent_crashed};
-
-/// Why work must stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HaltKind {
-    /// The execution was withdrawn: what was not put in force goes, what was is undone.
-    Cancel,
-    /// The agent ends: everything stays as the journal says, and the next start goes on.
-    Stop,
-    /// It takes too long: as with a cancellation, but it is ours to report.
-    Expire,
-}
-
-/// Asks a running operation to stop. The first kind given wins.
-#[derive(Debug, Clone, Default)]
-pub struct Halt {
-    token: CancellationToken,
-    kind: Arc<OnceLock<HaltKind>>,
-}
-
-impl Halt {
-    pub fn cancel(&self) {
-        self.halt(HaltKind::Cancel);
-    }
-
-    pub fn stop(&self) {
-        self.halt(HaltKind::Stop);
-    }
-
-    pub fn expire(&self) {
-        self.halt(HaltKind::Expire);
-    }
-
-    fn halt(&self, kind: HaltKind) {
-        let _ = self.kind.set(kind);
-        self.token.cancel();
-    }
-
-    pub async fn halted(&self) {
-        self.token.cancelled().await;
-    }
-
-    /// Returns for a stop alone: what cannot be taken back is not ended by anything else.
-    pub(crate) async fn stopped(&self) {
-        self.halted().await;
-        if self.kind() != Some(HaltKind::Stop) {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    pub fn kind(&self) -> Option<HaltKind> {
-        self.kind.get().copied()
-    }
-
-    pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
-    }
-}
+use crate::refused;
+use crate::resume::{AfterStart, after_start, rollback_failed};
 
 /// What a running operation may say and ask.
 #[derive(Debug, Clone)]
@@ -77,6 +19,8 @@ pub struct Context {
     pub progress: watch::Sender<Progress>,
     /// Asks for the job document anew: every delivery has freshly signed URLs.
     pub fresh_document: mpsc::Sender<oneshot::Sender<Value>>,
+    /// Is there a connection to the cloud?
+    pub connected: watch::Receiver<bool>,
     pub halt: Halt,
 }
 
@@ -118,7 +62,7 @@ pub(crate) enum Failure {
 impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
         match error {
-            DeviceError::Command(crate::CommandFailure::Halted { .. }) => Self::Halted,
+            error if error.is_halt() => Self::Halted,
             error => Self::Outcome(Outcome::failed(error.reason(), error.to_string())),
         }
     }
@@ -151,7 +95,7 @@ impl<D: Device> Dispatcher<D> {
     ) -> Result<(Self, Option<String>), JournalError> {
         let (entry, warning) = match journal.load()? {
             Found::Nothing => (None, None),
-            Found::Entry(entry) => (Some(entry), None),
+            Found::Entry(entry) => (Some(*entry), None),
             Found::SetAside { moved_to, why } => {
                 let warning =
                     format!("the journal could not be read ({why}) and was moved to {}", moved_to.display());
@@ -169,12 +113,12 @@ impl<D: Device> Dispatcher<D> {
         &self.rules
     }
 
-    pub async fn boot_id(&mut self) -> Result<String, DeviceError> {
-        self.device.boot_id().await
+    pub async fn boot(&mut self) -> Result<Boot, DeviceError> {
+        self.device.boot().await
     }
 
     pub async fn after_start(&mut self) -> Result<AfterStart, DeviceError> {
-        Ok(after_start(self.entry.as_ref(), &self.device.boot_id().await?))
+        Ok(after_start(self.entry.as_ref(), &self.device.boot().await?))
     }
 
     /// Takes an execution up, before the cloud is told. Needs no sync: nothing on the device has changed, and
@@ -205,8 +149,8 @@ impl<D: Device> Dispatcher<D> {
         self.end(result, context).await
     }
 
-    /// Finishes what a restart interrupted: `what` is `FinishActivation`, `FinishRollback` or `RebootAgain`.
-    pub async fn finish(&mut self, what: &AfterStart, context: &Context) -> Ended {
+    /// Finishes what a restart interrupted: `what` is `Activate`, `Confirm`, `Undo` or `RebootAgain`.
+    pub async fn finish(&mut self, what: AfterStart, context: &Context) -> Ended {
         let Some(entry) = self.entry.clone() else { return Ended::Halted(HaltKind::Cancel) };
         let entry = self.counted(entry);
         let result = match self.write(entry.clone()) {
@@ -218,113 +162,143 @@ impl<D: Device> Dispatcher<D> {
 
     async fn finish_phase(
         &mut self,
-        what: &AfterStart,
+        what: AfterStart,
         phase: Phase,
         context: &Context,
     ) -> Result<Outcome, Failure> {
-        match (what, phase) {
-            (AfterStart::FinishActivation, Phase::Activating { target, digest, before, commit }) => {
-                let staged = self.device.recover(target, digest).await;
-                match staged {
-                    Ok(true) => self.device.activate(target).await?,
-                    Ok(false) => {}
-                    Err(error) => {
-                        let outcome = Outcome::failed(error.reason(), error.to_string());
-                        return Err(self.undo(target, before, outcome, context).await);
-                    }
+        let change = phase.change().cloned();
+        match (what, change, phase) {
+            (AfterStart::RebootAgain, _, Phase::Rebooting { attempts, then, .. }) => {
+                Err(self.order_reboot(attempts + 1, then, context).await)
+            }
+            (AfterStart::Activate, Some(change), _) => self.activate(change, context).await,
+            (AfterStart::Confirm, Some(change), _) => self.confirm(change, context).await,
+            (AfterStart::Undo(outcome), Some(change), phase) => {
+                let on_trial = matches!(
+                    phase,
+                    Phase::Confirming { .. } | Phase::Rebooting { then: Then::Confirm { .. }, .. }
+                );
+                if on_trial && outcome.reason != "reboot-did-not-happen" {
+                    self.refuse_from_now_on(&change, &outcome.reason);
                 }
-                self.take_effect(target, before, commit, context).await
+                Err(self.undo(change, outcome, context).await)
             }
-            (_, Phase::Activating { target, before, .. }) => {
-                let outcome = agent_crashed(crate::resume::MAX_ATTEMPTS);
-                Err(self.undo(target, before, outcome, context).await)
-            }
-            (_, Phase::RollingBack { target, before, outcome }) => {
-                Err(self.undo(target, before, outcome, context).await)
-            }
-            (_, Phase::Rebooting { attempts, .. }) => self.order_reboot(attempts + 1, context).await,
-            (_, Phase::Reporting { outcome }) => Ok(outcome),
-            (_, Phase::Accepted | Phase::Downloading { .. }) => Err(Failure::Halted),
+            (AfterStart::Undo(outcome) | AfterStart::Report(outcome), ..) => Ok(outcome),
+            _ => Err(Failure::Halted),
         }
     }
 
     /// Staged bytes go into force. From here on a restart finishes or undoes it, without the network.
     pub(crate) async fn put_in_force(
         &mut self,
-        target: Target,
-        digest: Digest,
-        before: Before,
-        commit: Option<Installed>,
+        change: Change,
         context: &Context,
     ) -> Result<Outcome, Failure> {
-        context.report(Progress::phase("installing"));
-        let phase = Phase::Activating { target, digest, before, commit: commit.clone() };
-        self.save(phase)?;
-        // The same bytes under another version: there is nothing to swap, and `….previous` stays what it was.
-        if before == (Before::File { digest }) {
-            self.device.discard(target).await?;
-        } else if let Err(error) = self.device.activate(target).await {
-            let outcome = Outcome::failed(error.reason(), error.to_string());
-            return Err(self.undo(target, before, outcome, context).await);
-        }
-        self.take_effect(target, before, commit, context).await
+        self.save(Phase::Activating { change: change.clone() })?;
+        self.activate(change, context).await
     }
 
-    /// The command, then the record. The command is repeated by a restart in the middle of it.
-    async fn take_effect(
-        &mut self,
-        target: Target,
-        before: Before,
-        commit: Option<Installed>,
-        context: &Context,
-    ) -> Result<Outcome, Failure> {
-        match self.device.run_command(target, &context.halt).await {
+    async fn activate(&mut self, change: Change, context: &Context) -> Result<Outcome, Failure> {
+        context.report(Progress::phase("installing"));
+        let (percent, mut says) = watch::channel(0);
+        let activated = {
+            let activating = self.device.activate(&change, &context.halt, &percent);
+            tokio::pin!(activating);
+            loop {
+                tokio::select! {
+                    activated = &mut activating => break activated,
+                    Ok(()) = says.changed() => {
+                        let done = u64::from(*says.borrow_and_update());
+                        context.report(Progress { phase: "installing", done, total: Some(100) });
+                    }
+                }
+            }
+        };
+        match activated {
+            _ if context.halt.kind() == Some(HaltKind::Stop) => Err(Failure::Halted),
+            Err(error) => Err(self.stopped_by(error, change, context).await),
+            Ok(Effect::Now) => self.confirm(change, context).await,
+            Ok(Effect::Reboot) if context.halt.kind().is_some() => {
+                let outcome = context.timed_out();
+                Err(self.undo(change, outcome, context).await)
+            }
+            Ok(Effect::Reboot) => Err(self.order_reboot(1, Then::Confirm { change }, context).await),
+        }
+    }
+
+    /// It is in force. Does it stay?
+    async fn confirm(&mut self, change: Change, context: &Context) -> Result<Outcome, Failure> {
+        self.save(Phase::Confirming { change: change.clone() })?;
+        context.report(Progress::phase("confirming"));
+        let well = match self.device.confirm(&change.target, &context.halt).await {
+            Ok(()) => self.reaches_the_cloud(&change.target, context).await,
+            Err(error) => Err(error),
+        };
+        match well {
             Ok(()) => {}
             Err(_) if context.halt.kind() == Some(HaltKind::Stop) => return Err(Failure::Halted),
-            Err(_) if context.halt.kind() == Some(HaltKind::Expire) => {
-                return Err(self.undo(target, before, context.timed_out(), context).await);
-            }
             Err(error) => {
-                let outcome = Outcome::failed(error.reason(), error.to_string());
-                return Err(self.undo(target, before, outcome, context).await);
+                if !error.is_halt() {
+                    self.refuse_from_now_on(&change, error.reason());
+                }
+                return Err(self.stopped_by(error, change, context).await);
             }
         }
-        match commit {
-            Some(installed) => match self.device.commit(&installed).await {
-                Ok(()) => {
-                    Ok(Outcome::succeeded("installed", format!("version {} is in force", installed.version)))
+        match self.device.commit(&change).await {
+            Ok(()) => Ok(match change.commit {
+                Some(firmware) => {
+                    Outcome::succeeded("installed", format!("version {} is in force", firmware.version))
                 }
-                // FAILED has one meaning: the previous file is in force.
-                Err(error) => {
-                    let outcome = Outcome::failed(error.reason(), error.to_string());
-                    Err(self.undo(target, before, outcome, context).await)
-                }
-            },
-            None => Ok(Outcome::succeeded("configured", "the new configuration is in force")),
+                None => Outcome::succeeded("configured", "the new configuration is in force"),
+            }),
+            // FAILED has one meaning: what was before is in force.
+            Err(error) => Err(self.stopped_by(error, change, context).await),
         }
     }
 
-    /// Brings the previous file back and makes the running system take it up again. Gives the outcome that the
+    /// New firmware that cannot be reached is firmware that cannot be replaced.
+    async fn reaches_the_cloud(&self, target: &Target, context: &Context) -> Result<(), DeviceError> {
+        let (Target::Firmware, Some(within)) = (target, self.rules.cloud_within) else { return Ok(()) };
+        let mut connected = context.connected.clone();
+        tokio::select! {
+            connected = tokio::time::timeout(within, connected.wait_for(|connected| *connected)) => {
+                if connected.is_ok() { Ok(()) } else { Err(DeviceError::Unreachable { within }) }
+            }
+            () = context.halt.halted() => Err(DeviceError::halted("the wait for the cloud")),
+        }
+    }
+
+    /// An activation or a confirmation ended like this: what was before comes back.
+    async fn stopped_by(&mut self, error: DeviceError, change: Change, context: &Context) -> Failure {
+        let outcome = match context.halt.kind() {
+            Some(HaltKind::Expire) => context.timed_out(),
+            _ => Outcome::failed(error.reason(), error.to_string()),
+        };
+        self.undo(change, outcome, context).await
+    }
+
+    /// Brings back what was before, and makes the running system take it up again. Gives the outcome that the
     /// operation ends with: `outcome`, and what of the rollback failed.
-    async fn undo(&mut self, target: Target, before: Before, outcome: Outcome, context: &Context) -> Failure {
+    pub(crate) async fn undo(&mut self, change: Change, outcome: Outcome, context: &Context) -> Failure {
         context.report(Progress::phase("rolling-back"));
-        tracing::warn!(%target, reason = outcome.reason, message = outcome.message, "rolling back");
-        let phase = Phase::RollingBack { target, before, outcome: outcome.clone() };
-        if let Err(error) = self.save(phase) {
+        tracing::warn!(target = %change.target, reason = outcome.reason, message = outcome.message, "rolling back");
+        if let Err(error) = self.save(Phase::RollingBack { change: change.clone(), outcome: outcome.clone() })
+        {
             tracing::error!(%error, "the rollback is not in the journal");
         }
         let mut outcome = outcome;
-        match self.device.roll_back(target, before).await {
-            // A halt must not stop the system from taking up its old file: this run has its own.
-            Ok(()) if before != Before::Absent => {
-                if let Err(error) = self.device.run_command(target, &Halt::default()).await {
-                    outcome.message += &format!("; with the previous file back, {error}");
+        match self.device.roll_back(&change).await {
+            Ok(back) => {
+                if let Some(remark) = back.remark {
+                    outcome.message += &format!("; {remark}");
+                }
+                if back.effect == Effect::Reboot {
+                    return self.order_reboot(1, Then::Report { change, outcome }, context).await;
                 }
             }
-            Ok(()) => {}
             Err(error) => {
-                tracing::error!(%target, %error, "the rollback failed");
-                outcome = Outcome::failed("rollback-failed", format!("{}; {error}", outcome.message));
+                tracing::error!(target = %change.target, %error, "the rollback failed");
+                outcome = rollback_failed(&outcome, &error.to_string());
             }
         }
         if context.halt.kind() == Some(HaltKind::Cancel) {
@@ -332,6 +306,23 @@ impl<D: Device> Dispatcher<D> {
         } else {
             Failure::Outcome(outcome)
         }
+    }
+
+    /// This firmware has had its trial. A retry of the job finds it here.
+    fn refuse_from_now_on(&self, change: &Change, reason: &str) {
+        let (Some(entry), Some(firmware)) = (&self.entry, &change.commit) else { return };
+        let kept = refused::remember(self.journal.folder(), &entry.execution, firmware.digest, reason);
+        if let Err(error) = kept {
+            tracing::error!(%error, "that this firmware failed is not on disk: a retry of the job would try it again");
+        }
+    }
+
+    /// How this firmware failed before, where this job is the one that it failed in.
+    pub(crate) fn failed_before(&self, digest: Digest) -> Option<Outcome> {
+        let entry = self.entry.as_ref()?;
+        let earlier = refused::look_up(self.journal.folder(), &entry.execution, digest)?;
+        let message = format!("this job had it on trial before, and it failed with {}", earlier.reason());
+        Some(Outcome::failed("failed-before", message))
     }
 
     async fn end(&mut self, result: Result<Outcome, Failure>, context: &Context) -> Ended {
@@ -383,10 +374,8 @@ impl<D: Device> Dispatcher<D> {
     }
 
     async fn discard_staged(&mut self) {
-        for target in [Target::Firmware, Target::Config] {
-            if let Err(error) = self.device.discard(target).await {
-                tracing::warn!(%target, %error, "what lay beside the target could not be removed");
-            }
+        if let Err(error) = self.device.discard_all().await {
+            tracing::warn!(%error, "what was staged could not be removed");
         }
     }
 

@@ -1,11 +1,11 @@
-//! `update-firmware` into a file: fetched beside it, read back, checked, put in force, and the command decides.
+//! `update-firmware`: fetched to where the device wants it, read back, checked, put in force, and confirmed.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use downloader::{Artifact, Digest, Error, Resume, Sink, SinkError};
+use device::{Before, Change, Device, DeviceError, Installed, Target};
+use downloader::{Digest, Error, Resume, Sink, SinkError};
 
-use crate::device::{Before, Device, DeviceError, Installed, Target};
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::Phase;
 use crate::operation::{Operation, UpdateFirmware};
@@ -23,22 +23,30 @@ impl<D: Device> Dispatcher<D> {
             let message = format!("version {} was installed before", update.version);
             return Ok(Outcome::succeeded("already-installed", message));
         }
-        let before = self.fetch_and_verify(&update.artifact, context).await?;
+        if let Some(outcome) = self.failed_before(digest) {
+            return Ok(outcome);
+        }
+        let before = self.fetch_and_verify(update, context).await?;
         if context.halt.kind().is_some() {
             return Err(Failure::Halted);
         }
-        self.put_in_force(Target::Firmware, digest, before, Some(wanted), context).await
+        let change = Change { target: Target::Firmware, digest, before, commit: Some(wanted) };
+        self.put_in_force(change, context).await
     }
 
-    async fn fetch_and_verify(&mut self, artifact: &Artifact, context: &Context) -> Result<Before, Failure> {
-        match self.fetch(artifact, context).await? {
+    async fn fetch_and_verify(
+        &mut self,
+        update: &UpdateFirmware,
+        context: &Context,
+    ) -> Result<Before, Failure> {
+        match self.fetch(update, context).await? {
             Ok(before) => Ok(before),
             // Bytes of before a restart were part of it, and may be what is wrong: once more, from zero.
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "fetching again from zero");
-                self.device.discard(Target::Firmware).await?;
+                self.device.discard(&Target::Firmware).await?;
                 self.save(Phase::Accepted)?;
-                self.fetch(artifact, context).await?.map_err(|error| DeviceError::from(error).into())
+                self.fetch(update, context).await?.map_err(|error| DeviceError::from(error).into())
             }
             Err(error) => Err(DeviceError::from(error).into()),
         }
@@ -46,18 +54,18 @@ impl<D: Device> Dispatcher<D> {
 
     async fn fetch(
         &mut self,
-        artifact: &Artifact,
+        update: &UpdateFirmware,
         context: &Context,
     ) -> Result<Result<Before, downloader::VerifyError>, Failure> {
+        let (mut artifact, digest) = (update.artifact.clone(), update.artifact.digest);
         let mut resume = match self.phase() {
-            Some(Phase::Downloading { digest, resume }) if *digest == artifact.digest => resume.clone(),
+            Some(Phase::Downloading { digest: earlier, resume }) if *earlier == digest => resume.clone(),
             _ => {
-                self.device.discard(Target::Firmware).await?;
+                self.device.discard(&Target::Firmware).await?;
                 Resume::default()
             }
         };
-        let position = self.device.begin(Target::Firmware, artifact.digest, artifact.size).await?;
-        let (mut artifact, digest) = (artifact.clone(), artifact.digest);
+        let position = self.device.begin(&update.order()).await?;
         let downloader = Rc::clone(&self.downloader);
         let mut sink = DeviceSink { dispatcher: self, digest, position, refused: None };
         let mut refreshed = false;
@@ -92,10 +100,10 @@ impl<D: Device> Dispatcher<D> {
 
 /// The same artifact with a freshly signed URL. A document that asks for other bytes now is not this order.
 async fn fresh_artifact(
-    artifact: &Artifact,
+    artifact: &downloader::Artifact,
     rules: &crate::Rules,
     context: &Context,
-) -> Result<Artifact, Failure> {
+) -> Result<downloader::Artifact, Failure> {
     let document = tokio::select! {
         document = context.ask_for_fresh_document() => document,
         () = context.halt.halted() => return Err(Failure::Halted),

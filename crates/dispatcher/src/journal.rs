@@ -4,17 +4,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use device::{Change, Durability, beside, read_bounded, remove_if_there, write_atomically};
 use downloader::{Digest, Resume};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Before, Installed, Target};
 use crate::outcome::Outcome;
-use crate::storage::{Durability, beside, remove_if_there, write_atomically};
 
 /// Raised when the meaning of a member changes. Another version is set aside, never guessed at.
-const FORMAT: u32 = 1;
-/// An entry is a few hundred bytes; what is larger was not written by us.
-const MAX_BYTES: u64 = 256 * 1024;
+const FORMAT: u32 = 2;
 
 /// Which run of which job. Job ids and execution numbers may be reused after a deletion, so the time of
 /// queueing belongs to the identity.
@@ -46,17 +43,45 @@ pub enum Phase {
     Accepted,
     /// Bytes are arriving beside the target. What is verified of them is found by reading them again.
     Downloading { digest: Digest, resume: Resume },
-    /// `staged` is written, read back and checked; the swap and the command can be repeated.
-    Activating { target: Target, digest: Digest, before: Before, commit: Option<Installed> },
-    /// The command failed with this outcome; the previous file is coming back.
-    RollingBack { target: Target, before: Before, outcome: Outcome },
+    /// What is staged is written, read back and checked; putting it in force can be repeated.
+    Activating { change: Change },
+    /// It is in force; whether it stays is found by asking the system how it is, and that can be repeated.
+    Confirming { change: Change },
+    /// It must not stay, and the operation ends with this outcome; what was before is coming back.
+    RollingBack { change: Change, outcome: Outcome },
     /// The order to reboot was given while the kernel had this boot id.
-    Rebooting { boot_id: String, attempts: u32 },
+    Rebooting { boot_id: String, attempts: u32, then: Then },
     /// It has ended like this; the cloud has not confirmed that it knows.
     Reporting { outcome: Outcome },
 }
 
+/// What a reboot was ordered for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "then", rename_all = "kebab-case")]
+pub enum Then {
+    /// For its own sake.
+    Done,
+    /// The new system boots on trial.
+    Confirm { change: Change },
+    /// The system of before is back, and the operation has ended with this outcome.
+    Report { change: Change, outcome: Outcome },
+}
+
 impl Phase {
+    /// What has begun to take the place of what was in force.
+    pub(crate) fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Accepted | Self::Downloading { .. } | Self::Reporting { .. } => None,
+            Self::Activating { change } | Self::Confirming { change } | Self::RollingBack { change, .. } => {
+                Some(change)
+            }
+            Self::Rebooting { then, .. } => match then {
+                Then::Done => None,
+                Then::Confirm { change } | Then::Report { change, .. } => Some(change),
+            },
+        }
+    }
+
     /// How much an entry must survive. An unsynced one must not take the place of a synced one: on some file
     /// systems a power cut then leaves neither.
     fn durability(&self) -> Durability {
@@ -64,6 +89,7 @@ impl Phase {
             // Nothing on the device has changed. Without the entry the work begins anew, and that is all.
             Self::Accepted | Self::Downloading { .. } => Durability::Process,
             Self::Activating { .. }
+            | Self::Confirming { .. }
             | Self::RollingBack { .. }
             | Self::Rebooting { .. }
             | Self::Reporting { .. } => Durability::PowerCut,
@@ -89,7 +115,7 @@ impl JournalError {
 #[derive(Debug)]
 pub enum Found {
     Nothing,
-    Entry(Entry),
+    Entry(Box<Entry>),
     /// Torn, foreign or from another version: moved to this path, for a person to look at.
     SetAside {
         moved_to: PathBuf,
@@ -114,6 +140,10 @@ impl Journal {
         Self { path: folder.join("journal.json") }
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     pub fn load(&self) -> Result<Found, JournalError> {
         let bytes = match read_bounded(&self.path) {
             // No bytes, or zeros: what a power cut leaves of an entry that was not synced, and so announced no change.
@@ -126,7 +156,7 @@ impl Journal {
             Err(error) => return Err(self.error("read", error)),
         };
         match decode(&bytes) {
-            Ok(entry) => Ok(Found::Entry(entry)),
+            Ok(entry) => Ok(Found::Entry(Box::new(entry))),
             Err(why) => self.set_aside(why),
         }
     }
@@ -169,19 +199,10 @@ fn decode(bytes: &[u8]) -> Result<Entry, String> {
     Ok(on_disk.entry)
 }
 
-/// Reads a file of ours, refusing one that cannot be ours by its size.
-pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {MAX_BYTES} bytes")));
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use device::{Before, Installed, Target};
+
     use super::*;
 
     fn entry(phase: Phase) -> Entry {
@@ -192,18 +213,26 @@ mod tests {
     fn phases() -> Vec<Phase> {
         let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
         let outcome = Outcome::failed("command-failed", "exit code 1");
+        let firmware = Change {
+            target: Target::Firmware,
+            digest,
+            before: Before::Slot { booted: "A".into(), written: "B".into() },
+            commit: Some(Installed { version: "2".into(), digest }),
+        };
+        let file = Change { before: Before::File { digest }, ..firmware.clone() };
+        let config =
+            Change { target: Target::Config("c".into()), digest, before: Before::Absent, commit: None };
+        let rebooting = |then| Phase::Rebooting { boot_id: "b".into(), attempts: 1, then };
         vec![
             Phase::Accepted,
             Phase::Downloading { digest, resume: Resume::default() },
-            Phase::Activating {
-                target: Target::Firmware,
-                digest,
-                before: Before::File { digest },
-                commit: Some(Installed { version: "2".into(), digest }),
-            },
-            Phase::Activating { target: Target::Config, digest, before: Before::Absent, commit: None },
-            Phase::RollingBack { target: Target::Config, before: Before::Absent, outcome: outcome.clone() },
-            Phase::Rebooting { boot_id: "b".into(), attempts: 1 },
+            Phase::Activating { change: file.clone() },
+            Phase::Activating { change: Change { before: Before::Installer, ..file } },
+            Phase::Confirming { change: firmware.clone() },
+            Phase::RollingBack { change: config, outcome: outcome.clone() },
+            rebooting(Then::Done),
+            rebooting(Then::Confirm { change: firmware.clone() }),
+            rebooting(Then::Report { change: firmware, outcome: outcome.clone() }),
             Phase::Reporting { outcome },
         ]
     }
@@ -216,7 +245,7 @@ mod tests {
         for phase in phases() {
             journal.save(&entry(phase.clone())).unwrap();
             let Found::Entry(found) = journal.load().unwrap() else { panic!("{phase:?}") };
-            assert_eq!(found, entry(phase.clone()));
+            assert_eq!(*found, entry(phase.clone()));
         }
         journal.clear().unwrap();
         journal.clear().unwrap();
@@ -240,10 +269,10 @@ mod tests {
         let whole = std::fs::read(folder.path().join("journal.json")).unwrap();
         let torn = (1..whole.len()).map(|length| whole[..length].to_vec());
         let foreign = [
-            br#"{"format":2,"execution":{"job_id":"x"}}"#.to_vec(),
-            br#"{"format":1,"attempts":0,"phase":"melting"}"#.to_vec(),
+            br#"{"format":3,"execution":{"job_id":"x"}}"#.to_vec(),
+            br#"{"format":2,"attempts":0,"phase":"melting"}"#.to_vec(),
             vec![b'{'; 4096],
-            vec![b' '; MAX_BYTES as usize + 1],
+            vec![b' '; 256 * 1024 + 1],
             b"[]".to_vec(),
         ];
         for bytes in torn.chain(foreign) {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use device::{Order, Target};
 use downloader::{Artifact, Digest, SourceUrl};
 use serde_json::{Map, Value};
 
@@ -23,6 +24,18 @@ pub enum Operation {
 pub struct UpdateFirmware {
     pub version: String,
     pub artifact: Artifact,
+}
+
+impl UpdateFirmware {
+    /// What the device is asked to take.
+    pub(crate) fn order(&self) -> Order {
+        Order {
+            target: Target::Firmware,
+            digest: self.artifact.digest,
+            size: self.artifact.size,
+            version: Some(self.version.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +61,8 @@ pub struct Reboot {
 pub struct Rules {
     /// Plain `http` to hosts other than this one.
     pub allow_http: bool,
+    /// Firmware stays only if the cloud is reached within this time.
+    pub cloud_within: Option<Duration>,
 }
 
 /// An operation, how long it may take, and what was ignored on the way to it.

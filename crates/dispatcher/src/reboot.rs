@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use crate::device::Device;
-use crate::dispatcher::{Context, Dispatcher, Failure, HaltKind};
-use crate::journal::Phase;
+use device::{Device, Halt, HaltKind};
+
+use crate::dispatcher::{Context, Dispatcher, Failure};
+use crate::journal::{Phase, Then};
 use crate::operation::Reboot;
 use crate::outcome::{Outcome, Progress};
+use crate::resume::rollback_failed;
 
 /// A system that has not gone down this long after the order will not.
 const GOING_DOWN: Duration = Duration::from_secs(300);
@@ -24,33 +26,57 @@ impl<D: Device> Dispatcher<D> {
         if context.halt.kind().is_some() {
             return Err(Failure::Halted);
         }
-        self.order_reboot(1, context).await
+        Err(self.order_reboot(1, Then::Done, context).await)
     }
 
-    pub(crate) async fn order_reboot(
-        &mut self,
-        attempts: u32,
-        context: &Context,
-    ) -> Result<Outcome, Failure> {
-        let boot_id = self.device.boot_id().await?;
-        self.save(Phase::Rebooting { boot_id, attempts })?;
+    /// A reboot for whatever reason. It ends this process, or fails.
+    pub(crate) async fn order_reboot(&mut self, attempts: u32, then: Then, context: &Context) -> Failure {
+        match self.try_reboot(attempts, &then, context).await {
+            Failure::Outcome(outcome) => match then {
+                Then::Done => Failure::Outcome(outcome),
+                // The next boot, whoever orders it, must not be one on trial that nobody watches.
+                Then::Confirm { change } => Box::pin(self.undo(change, outcome, context)).await,
+                Then::Report { outcome: first, .. } => {
+                    Failure::Outcome(rollback_failed(&first, &outcome.message))
+                }
+            },
+            other => other,
+        }
+    }
+
+    async fn try_reboot(&mut self, attempts: u32, then: &Then, context: &Context) -> Failure {
+        let boot_id = match self.device.boot().await {
+            Ok(boot) => boot.id,
+            Err(error) => return error.into(),
+        };
+        if let Err(error) = self.save(Phase::Rebooting { boot_id, attempts, then: then.clone() }) {
+            return error.into();
+        }
         context.report(Progress::phase("rebooting"));
         tracing::info!(attempts, "rebooting");
-        match self.device.reboot(&context.halt).await {
+        // What undoes a withdrawn execution is not to be stopped by the same withdrawal.
+        let undoes = matches!(then, Then::Report { .. });
+        let own = Halt::default();
+        let halt = if undoes { &own } else { &context.halt };
+        let ordered = tokio::select! {
+            ordered = self.device.reboot(halt) => ordered,
+            () = context.halt.stopped(), if undoes => return Failure::Rebooting,
+        };
+        match ordered {
             Ok(()) => {}
             // The shutdown that was ordered stops the agent, and the command with it.
-            Err(_) if context.halt.kind() == Some(HaltKind::Stop) => return Err(Failure::Rebooting),
+            Err(_) if context.halt.kind() == Some(HaltKind::Stop) => return Failure::Rebooting,
             Err(error) => {
                 let message = format!("the system was not told to reboot: {error}");
-                return Err(Failure::Outcome(Outcome::failed("reboot-failed", message)));
+                return Failure::Outcome(Outcome::failed("reboot-failed", message));
             }
         }
         tokio::select! {
             () = tokio::time::sleep(GOING_DOWN) => {
                 let message = format!("the system still runs {} s after the order", GOING_DOWN.as_secs());
-                Err(Failure::Outcome(Outcome::failed("reboot-did-not-happen", message)))
+                Failure::Outcome(Outcome::failed("reboot-did-not-happen", message))
             }
-            () = context.halt.stopped() => Err(Failure::Rebooting),
+            () = context.halt.stopped() => Failure::Rebooting,
         }
     }
 }

@@ -16,10 +16,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use device::{
+    Before, Boot, Change, Checked, CommandSpec, Device, DeviceError, Effect, FileTarget, FirmwareTarget,
+    Halt, Health, HostDevice, HostSettings, Installed, Order, Percent, RebootSpec, RolledBack, Step, Target,
+};
 use dispatcher::{
-    AfterStart, Before, CommandSpec, Context, Device, DeviceError, Dispatcher, Ended, ExecutionId,
-    FileTarget, Halt, HostDevice, HostSettings, Installed, Journal, Operation, Progress, RebootSpec, Rules,
-    Target, Verdict,
+    AfterStart, Context, Dispatcher, Ended, ExecutionId, Journal, Operation, Progress, Rules, Verdict,
 };
 use downloader::{Digest, Downloader};
 use serde_json::json;
@@ -79,20 +81,25 @@ macro_rules! fragile {
 }
 
 fragile! {
-    boot_id() -> String;
+    boot() -> Boot;
     installed() -> Option<Installed>;
-    read_config() -> Option<Vec<u8>>;
-    begin(target: Target, digest: Digest, size: Option<u64>) -> u64;
+    read_config(name: &str) -> Option<Vec<u8>>;
+    plan(order: &Order) -> Vec<Step>;
+    begin(order: &Order) -> u64;
     reserve(total: u64) -> ();
     write(bytes: Bytes) -> ();
     restart() -> ();
     finish() -> Before;
-    recover(target: Target, digest: Digest) -> bool;
-    discard(target: Target) -> ();
-    activate(target: Target) -> ();
-    run_command(target: Target, halt: &Halt) -> ();
-    roll_back(target: Target, before: Before) -> ();
-    commit(installed: &Installed) -> ();
+    discard(target: &Target) -> ();
+    discard_all() -> ();
+    activate(change: &Change, halt: &Halt, percent: &Percent) -> Effect;
+    confirm(target: &Target, halt: &Halt) -> ();
+    commit(change: &Change) -> ();
+    roll_back(change: &Change) -> RolledBack;
+}
+
+fn checked<T>(target: T) -> Checked<T> {
+    Checked { target, health: Health::default() }
 }
 
 struct Bench {
@@ -122,8 +129,8 @@ impl Bench {
         let target = |name| FileTarget { file: self.path(name), command: Some(spec(&self.command)) };
         HostSettings {
             state_directory: self.folder.path().to_owned(),
-            firmware: Some(target("firmware")),
-            config: Some(target("config")),
+            firmware: Some(checked(FirmwareTarget::File(target("firmware")))),
+            configs: [("config".to_owned(), checked(target("config")))].into(),
             reboot: RebootSpec {
                 command: spec(&["sh".into(), self.path("reboot.sh").display().to_string()]),
                 boot_id_file: self.path("boot_id"),
@@ -167,7 +174,7 @@ impl Bench {
                     dispatcher.run(&self.operation(), &context).await
                 }
                 AfterStart::Report(outcome) => Ended::Outcome(outcome),
-                what => dispatcher.finish(&what, &context).await,
+                what => dispatcher.finish(what, &context).await,
             };
             if matches!(ended, Ended::Outcome(_)) {
                 dispatcher.settled();
@@ -193,7 +200,8 @@ impl Bench {
 fn context() -> Context {
     let (progress, _) = watch::channel(Progress::phase("starting"));
     let (fresh_document, _) = mpsc::channel(1);
-    Context { progress, fresh_document, halt: Halt::default() }
+    let (_, connected) = watch::channel(true);
+    Context { progress, fresh_document, connected, halt: Halt::default() }
 }
 
 fn read(path: &Path) -> Vec<u8> {
@@ -290,7 +298,7 @@ async fn firmware_whose_command_fails() {
     sweep(make, |bench, ended| {
         assert_eq!(verdict(ended), (Verdict::Failed, "command-failed"));
         assert_eq!(read(&bench.path("firmware")), OLD);
-        assert_eq!(bench.names(), ["boot_id", "firmware"]);
+        assert_eq!(bench.names(), ["boot_id", "firmware", "refused.json"]);
     })
     .await;
 }
@@ -302,7 +310,7 @@ async fn the_first_firmware_whose_command_fails() {
         || Bench::new("exit 1", firmware(&url)),
         |bench, ended| {
             assert_eq!(verdict(ended), (Verdict::Failed, "command-failed"));
-            assert_eq!(bench.names(), ["boot_id"]);
+            assert_eq!(bench.names(), ["boot_id", "refused.json"]);
         },
     )
     .await;
@@ -350,13 +358,15 @@ async fn a_reboot_happens_once() {
 async fn a_count_of_attempts_that_cannot_be_raised_ends_nothing() {
     let bench = Bench::new("true", json!({"operation": "reboot"}));
     let entry = json!({
-        "format": 1, "attempts": u32::MAX,
+        "format": 2, "attempts": u32::MAX,
         "execution": {"job_id": "job", "execution_number": 1, "queued_at": 1_700_000_000},
         "phase": {
-            "phase": "rolling-back", "target": "config", "before": "absent",
+            "phase": "rolling-back",
+            "change": {"target": {"config": "config"}, "digest": "DIGEST", "before": "absent", "commit": null},
             "outcome": {"verdict": "failed", "reason": "command-failed", "message": "exit code 1"},
         },
     });
-    std::fs::write(bench.path("journal.json"), entry.to_string()).unwrap();
+    let entry = entry.to_string().replace("DIGEST", &Digest::of_bytes(NEW).to_string());
+    std::fs::write(bench.path("journal.json"), entry).unwrap();
     assert_eq!(verdict(&bench.live_to_the_end().await), (Verdict::Failed, "command-failed"));
 }

@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter, Result};
 use std::path::Path;
 use std::time::Duration;
 
-use dispatcher::{CommandSpec, FileTarget};
+use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
 
 use super::{LogFormat, Settings};
 
@@ -31,8 +31,21 @@ impl Display for Settings {
         ] {
             seconds(f, key, value)?;
         }
-        target(f, "firmware", &self.host.firmware, "command", "command_timeout_seconds")?;
-        target(f, "config", &self.host.config, "reload_command", "reload_timeout_seconds")?;
+        match &self.host.firmware {
+            None => writeln!(f, "\n# [firmware]: not configured")?,
+            Some(checked) => {
+                writeln!(f, "\n[firmware]")?;
+                firmware(f, &checked.target)?;
+            }
+        }
+        self.health(f)?;
+        if self.host.configs.is_empty() {
+            writeln!(f, "\n# [config]: not configured")?;
+        }
+        for Checked { target, .. } in self.host.configs.values() {
+            writeln!(f, "\n[config]")?;
+            file(f, target, "reload_command", "reload_timeout_seconds")?;
+        }
         writeln!(f, "\n[reboot]")?;
         command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
         path(f, "boot_id_file", &self.host.reboot.boot_id_file)?;
@@ -56,15 +69,33 @@ impl Display for Settings {
     }
 }
 
-fn target(
-    f: &mut Formatter<'_>,
-    name: &str,
-    target: &Option<FileTarget>,
-    command_key: &str,
-    timeout_key: &str,
-) -> Result {
-    let Some(target) = target else { return writeln!(f, "\n# [{name}]: not configured") };
-    writeln!(f, "\n[{name}]")?;
+impl Settings {
+    fn health(&self, f: &mut Formatter<'_>) -> Result {
+        let Some(Checked { health, .. }) = &self.host.firmware else { return Ok(()) };
+        writeln!(f, "\n[health]")?;
+        let words = |spec: &CommandSpec| {
+            std::iter::once(&spec.program).chain(&spec.arguments).cloned().collect::<Vec<_>>()
+        };
+        writeln!(f, "commands = {:?}", health.checks.iter().map(words).collect::<Vec<_>>())?;
+        if let Some(first) = health.checks.first() {
+            seconds(f, "command_timeout_seconds", first.timeout)?;
+        }
+        seconds(f, "interval_seconds", health.interval)?;
+        seconds(f, "within_seconds", health.within)?;
+        writeln!(f, "cloud = {}", self.cloud_within.is_some())
+    }
+}
+
+fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
+    match target {
+        FirmwareTarget::File(target) => {
+            text(f, "target", "file")?;
+            file(f, target, "command", "command_timeout_seconds")
+        }
+    }
+}
+
+fn file(f: &mut Formatter<'_>, target: &FileTarget, command_key: &str, timeout_key: &str) -> Result {
     path(f, "file", &target.file)?;
     match &target.command {
         Some(spec) => command(f, command_key, spec, timeout_key),

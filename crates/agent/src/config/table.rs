@@ -122,15 +122,19 @@ impl<'t> Table<'t> {
         key: &'static str,
     ) -> Result<Option<(String, Vec<String>)>, ConfigError> {
         const EXPECTED: &str = "an array of strings, the program first: [\"/usr/bin/program\", \"argument\"]";
-        let words = self.read(key, EXPECTED, |value| {
-            let words: Option<Vec<String>> =
-                value.as_array()?.iter().map(|word| word.get_ref().as_str().map(str::to_owned)).collect();
-            words.filter(|words| words.first().is_some_and(|program| !program.is_empty()))
-        })?;
-        Ok(words.and_then(|words| {
-            let mut words = words.into_iter();
-            words.next().map(|program| (program, words.collect()))
-        }))
+        self.read(key, EXPECTED, |value| command(value))
+    }
+
+    /// Several of them.
+    pub(super) fn commands(&mut self, key: &'static str) -> Result<Vec<(String, Vec<String>)>, ConfigError> {
+        const EXPECTED: &str = "an array of commands: [[\"/usr/bin/program\", \"argument\"]]";
+        let all =
+            |value: &DeValue<'t>| value.as_array()?.iter().map(|words| command(words.get_ref())).collect();
+        Ok(self.read(key, EXPECTED, all)?.unwrap_or_default())
+    }
+
+    pub(super) fn strings(&mut self, key: &'static str, expected: &str) -> Result<Vec<String>, ConfigError> {
+        Ok(self.read(key, expected, strings)?.unwrap_or_default())
     }
 
     /// What is left was not understood, and may be a typing error in something that matters.
@@ -193,6 +197,16 @@ impl<'t> Table<'t> {
             None => key.to_owned(),
         }
     }
+}
+
+fn strings(value: &DeValue<'_>) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|word| word.get_ref().as_str().map(str::to_owned)).collect()
+}
+
+fn command(value: &DeValue<'_>) -> Option<(String, Vec<String>)> {
+    let mut words = strings(value)?.into_iter();
+    let program = words.next().filter(|program| !program.is_empty())?;
+    Some((program, words.collect()))
 }
 
 fn line_at(text: &str, offset: usize) -> usize {

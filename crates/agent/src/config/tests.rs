@@ -27,11 +27,10 @@ fn the_example_documents_the_defaults() {
         .map(|l| format!("{l}\n"))
         .collect();
     let all = load(&uncommented).unwrap();
-    assert!(all.host.firmware.as_ref().unwrap().command.is_some());
-    assert!(all.host.config.as_ref().unwrap().command.is_some());
+    assert!(all.host.firmware.is_some() && !all.host.configs.is_empty());
     let mut all = all;
     all.host.firmware = None;
-    all.host.config = None;
+    all.host.configs.clear();
     all.download.root_ca = None;
     assert_eq!(all.to_string(), shown);
 }

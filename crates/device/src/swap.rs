@@ -8,7 +8,8 @@ use std::path::Path;
 
 use downloader::{Digest, VerifiedArtifact};
 
-use crate::device::{Before, DeviceError, Target};
+use crate::device::{Before, Target};
+use crate::error::DeviceError;
 use crate::storage::{beside, remove_if_there, sync_folder_of};
 
 /// Mode of a target that did not exist before.
@@ -36,6 +37,14 @@ pub(crate) fn inspect(path: &Path) -> Result<Before, DeviceError> {
     }
 }
 
+/// The same without reading the file.
+pub(crate) fn refuse_other_than_file(path: &Path) -> Result<(), DeviceError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => inspect(path).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
 /// The verified file goes into force; what was there stays beside it as `….previous`.
 pub(crate) fn activate(path: &Path, artifact: &VerifiedArtifact) -> Result<(), DeviceError> {
     let staged = artifact.path();
@@ -46,19 +55,21 @@ pub(crate) fn activate(path: &Path, artifact: &VerifiedArtifact) -> Result<(), D
 }
 
 /// Brings back what `inspect` saw before. Does nothing when it is there already.
-pub(crate) fn roll_back(target: Target, path: &Path, before: Before) -> Result<(), DeviceError> {
+pub(crate) fn roll_back(target: Target, path: &Path, before: &Before) -> Result<(), DeviceError> {
     match before {
         Before::Absent => {
             remove_if_there(path).map_err(DeviceError::storage("remove", path))?;
         }
-        Before::File { .. } if inspect(path)? == before => {}
+        Before::File { .. } if inspect(path)? == *before => {}
         Before::File { .. } => {
             let previous = beside(path, "previous");
-            if inspect(&previous)? != before {
+            if inspect(&previous)? != *before {
                 return Err(DeviceError::PreviousLost(target));
             }
             std::fs::rename(&previous, path).map_err(DeviceError::storage("bring back", path))?;
         }
+        // Nothing that this module has put in force: a journal of another configuration.
+        Before::Slot { .. } | Before::Installer => return Err(DeviceError::PreviousLost(target)),
     }
     sync_folder_of(path).map_err(DeviceError::storage("sync the folder of", path))
 }

@@ -26,6 +26,13 @@ pub struct CommandSpec {
     pub timeout: Duration,
 }
 
+impl std::fmt::Display for CommandSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<_> = std::iter::once(&self.program).chain(&self.arguments).collect();
+        write!(f, "{words:?} (at most {} s)", self.timeout.as_secs())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CommandFailure {
     #[error("{program} could not be started: {source}")]

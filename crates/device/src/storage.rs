@@ -1,9 +1,14 @@
 //! Small files that must be whole after a power cut.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::error::DeviceError;
+
+/// What we write is a few hundred bytes; what is larger was not written by us.
+const MAX_BYTES: u64 = 256 * 1024;
 
 /// How much must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 /// `/a/firmware.bin` and `previous` give `/a/firmware.bin.previous`: same folder, so that a rename is atomic.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
@@ -56,10 +61,28 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Removing what is not there is not an error.
-pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
+pub fn remove_if_there(path: &Path) -> io::Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Reads a file of ours, refusing one that cannot be ours by its size.
+pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {MAX_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Bytes that are free where `path` is or would be.
+pub(crate) fn free_space(path: &Path) -> Result<u64, DeviceError> {
+    let folder = folder_of(path);
+    let found = nix::sys::statvfs::statvfs(folder)
+        .map_err(|error| DeviceError::storage("look for space in", folder)(error.into()))?;
+    Ok(found.blocks_available() * found.fragment_size())
 }

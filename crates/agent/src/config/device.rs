@@ -1,0 +1,84 @@
+//! What of the configuration is about the device: where things go, and how it is found that all is well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use device::{Checked, CommandSpec, FileTarget, FirmwareTarget, Health, RebootSpec};
+
+use super::DAY;
+use super::table::{ConfigError, Table};
+
+pub(super) fn firmware(
+    table: Option<Table<'_>>,
+    health: Health,
+) -> Result<Option<Checked<FirmwareTarget>>, ConfigError> {
+    let Some(mut table) = table else { return Ok(None) };
+    let kind = table.string("target", "a kind of target")?;
+    let target = match kind.as_deref() {
+        None | Some("file") => FirmwareTarget::File(file(&mut table, "command", "command_timeout_seconds")?),
+        Some(other) => {
+            return Err(table.unusable("target", format!("found {other:?}, expected \"file\"")));
+        }
+    };
+    table.finish()?;
+    Ok(Some(Checked { target, health }))
+}
+
+pub(super) fn configs(
+    table: Option<Table<'_>>,
+) -> Result<BTreeMap<String, Checked<FileTarget>>, ConfigError> {
+    let Some(mut table) = table else { return Ok(BTreeMap::new()) };
+    let target = file(&mut table, "reload_command", "reload_timeout_seconds")?;
+    table.finish()?;
+    Ok(BTreeMap::from([("config".to_owned(), Checked { target, health: Health::default() })]))
+}
+
+/// A file and a command. The keys of the command differ by what it is for.
+fn file(
+    table: &mut Table<'_>,
+    command: &'static str,
+    timeout: &'static str,
+) -> Result<FileTarget, ConfigError> {
+    let file = table.required_path("file")?;
+    if file.file_name().is_none() {
+        return Err(table.unusable("file", format!("{} does not name a file", file.display())));
+    }
+    let words = table.command(command)?;
+    let timeout = table.seconds(timeout, 1..=DAY)?.unwrap_or(Duration::from_secs(300));
+    let command = words.map(|(program, arguments)| CommandSpec { program, arguments, timeout });
+    Ok(FileTarget { file, command })
+}
+
+/// The checks of firmware, and within what time the cloud must be reached, if it must.
+pub(super) fn health(mut table: Table<'_>) -> Result<(Health, Option<Duration>), ConfigError> {
+    let defaults = Health::default();
+    let within = table.seconds("within_seconds", 1..=DAY)?.unwrap_or(defaults.within);
+    let interval = table.seconds("interval_seconds", 1..=DAY)?.unwrap_or(defaults.interval);
+    let timeout = table.seconds("command_timeout_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(60));
+    let spec = |program: String, arguments: Vec<String>| CommandSpec { program, arguments, timeout };
+    let mut checks: Vec<_> = table
+        .strings("units", "an array of systemd units: [\"product.service\"]")?
+        .into_iter()
+        .map(|unit| {
+            let arguments = ["is-active", "--quiet", "--"].map(str::to_owned).into_iter().chain([unit]);
+            spec("systemctl".to_owned(), arguments.collect())
+        })
+        .collect();
+    checks
+        .extend(table.commands("commands")?.into_iter().map(|(program, arguments)| spec(program, arguments)));
+    let cloud = table.boolean("cloud")?.unwrap_or(false);
+    table.finish()?;
+    Ok((Health { checks, interval, within }, cloud.then_some(within)))
+}
+
+pub(super) fn reboot(mut table: Table<'_>) -> Result<RebootSpec, ConfigError> {
+    let (program, arguments) =
+        table.command("command")?.unwrap_or_else(|| ("systemctl".to_owned(), vec!["reboot".to_owned()]));
+    let timeout = table.seconds("command_timeout_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(60));
+    let boot_id_file = table.path("boot_id_file")?;
+    table.finish()?;
+    Ok(RebootSpec {
+        command: CommandSpec { program, arguments, timeout },
+        boot_id_file: boot_id_file.unwrap_or("/proc/sys/kernel/random/boot_id".into()),
+    })
+}

@@ -1,0 +1,70 @@
+//! What can go wrong on the device, and what each of it is called in a status.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::command::CommandFailure;
+use crate::device::Target;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("no file is configured for it: set `file` in {0} of the configuration")]
+    NotConfigured(Target),
+    #[error("{} is {found}, and only a regular file is replaced", path.display())]
+    NotAFile { path: PathBuf, found: &'static str },
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Storage { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Staging(#[from] downloader::SinkError),
+    #[error(transparent)]
+    Verification(#[from] downloader::VerifyError),
+    #[error(transparent)]
+    Command(#[from] CommandFailure),
+    #[error("it was not well within {} s: {last}", within.as_secs())]
+    Unhealthy { within: Duration, last: CommandFailure },
+    #[error("the cloud was not reached within {} s", within.as_secs())]
+    Unreachable { within: Duration },
+    #[error("{0} has neither the new bytes nor a copy of them beside it")]
+    Lost(Target),
+    #[error("the previous file of {0} is gone, or is not what it was")]
+    PreviousLost(Target),
+    #[error("nothing verified to activate for {0}")]
+    NothingVerified(Target),
+}
+
+impl DeviceError {
+    /// The reason code, as `docs/reasons.md` lists it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotConfigured(_) => "not-configured",
+            Self::NotAFile { .. } => "target-not-a-file",
+            Self::Storage { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => "no-space",
+            Self::Storage { .. } | Self::Lost(_) | Self::PreviousLost(_) | Self::NothingVerified(_) => {
+                "storage-error"
+            }
+            Self::Staging(error) => error.reason(),
+            Self::Verification(error) => error.reason(),
+            Self::Command(failure) => failure.reason(),
+            Self::Unhealthy { .. } => "health-check-failed",
+            Self::Unreachable { .. } => "cloud-unreachable",
+        }
+    }
+
+    /// It did not fail: it was told to stop.
+    pub fn is_halt(&self) -> bool {
+        matches!(self, Self::Command(CommandFailure::Halted { .. }))
+    }
+
+    /// `what` was told to stop.
+    pub fn halted(what: &str) -> Self {
+        CommandFailure::Halted { program: what.to_owned() }.into()
+    }
+
+    pub(crate) fn storage(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Storage { doing, path, source }
+    }
+}

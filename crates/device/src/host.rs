@@ -1,0 +1,272 @@
+//! The device as it is: each target in its place, and the kernel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{self, CommandSpec};
+use crate::device::{
+    Before, Boot, Change, Device, Effect, Installed, Order, Percent, RolledBack, Step, Target,
+};
+use crate::error::DeviceError;
+use crate::file::{FilePlace, FileTarget};
+use crate::place::{Place, Stage};
+use crate::storage::{Durability, read_bounded, write_atomically};
+use crate::{Halt, Health};
+
+/// A configuration file beyond this is not one.
+const MAX_CONFIG_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// Where `installed.json` is kept.
+    pub state_directory: PathBuf,
+    pub firmware: Option<Checked<FirmwareTarget>>,
+    /// By name.
+    pub configs: BTreeMap<String, Checked<FileTarget>>,
+    pub reboot: RebootSpec,
+}
+
+/// A target, and what must hold for a change of it to stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked<T> {
+    pub target: T,
+    pub health: Health,
+}
+
+/// What kind of target firmware goes to. The one place that tells them apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirmwareTarget {
+    File(FileTarget),
+}
+
+impl FirmwareTarget {
+    fn place(self) -> Box<dyn Place> {
+        match self {
+            Self::File(target) => Box::new(FilePlace::new(Target::Firmware, target)),
+        }
+    }
+
+    /// Where the bytes arrive, if that is a file.
+    pub fn staging_folder(&self) -> Option<&Path> {
+        match self {
+            Self::File(target) => target.file.parent(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct RebootSpec {
+    pub command: CommandSpec,
+    /// `/proc/sys/kernel/random/boot_id`, except where a device is simulated.
+    pub boot_id_file: PathBuf,
+}
+
+pub struct HostDevice {
+    settings: HostSettings,
+    firmware: Option<Checked<Box<dyn Place>>>,
+    configs: BTreeMap<String, Checked<FilePlace>>,
+    /// What bytes are being written to.
+    receiving: Option<Target>,
+}
+
+/// What was committed last.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    installed: Installed,
+    /// The slot that was running then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slot: Option<String>,
+}
+
+impl HostDevice {
+    pub fn new(settings: HostSettings) -> Self {
+        let firmware = settings.firmware.clone();
+        let firmware = firmware.map(|Checked { target, health }| Checked { target: target.place(), health });
+        let configs = settings.configs.iter().map(|(name, Checked { target, health })| {
+            let place = FilePlace::new(Target::Config(name.clone()), target.clone());
+            (name.clone(), Checked { target: place, health: health.clone() })
+        });
+        Self { firmware, configs: configs.collect(), receiving: None, settings }
+    }
+
+    fn place(&mut self, target: &Target) -> Result<(&mut dyn Place, &Health), DeviceError> {
+        let unknown = || DeviceError::NotConfigured(target.clone());
+        match target {
+            Target::Firmware => {
+                let firmware = self.firmware.as_mut().ok_or_else(unknown)?;
+                Ok((firmware.target.as_mut(), &firmware.health))
+            }
+            Target::Config(name) => {
+                let config = self.configs.get_mut(name).ok_or_else(unknown)?;
+                Ok((&mut config.target, &config.health))
+            }
+        }
+    }
+
+    fn stage(&mut self) -> Result<&mut dyn Stage, DeviceError> {
+        let target = self.receiving.clone().ok_or(DeviceError::NothingVerified(Target::Firmware))?;
+        Ok(self.place(&target)?.0.stage())
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.settings.state_directory.join("installed.json")
+    }
+
+    fn record(&self) -> Result<Option<Record>, DeviceError> {
+        let path = self.record_path();
+        let bytes = match read_bounded(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DeviceError::storage("read", path)(error)),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the record of what is installed cannot be read, and is ignored");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn booted(&mut self) -> Result<Option<String>, DeviceError> {
+        match &mut self.firmware {
+            Some(firmware) => firmware.target.booted().await,
+            None => Ok(None),
+        }
+    }
+}
+
+impl Device for HostDevice {
+    async fn boot(&mut self) -> Result<Boot, DeviceError> {
+        let path = &self.settings.reboot.boot_id_file;
+        let text = read_bounded(path).map_err(DeviceError::storage("read the boot id in", path))?;
+        let id = String::from_utf8_lossy(&text).trim().to_owned();
+        let slot = self.booted().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be told which slot runs");
+            None
+        });
+        Ok(Boot { id, slot })
+    }
+
+    async fn installed(&mut self) -> Result<Option<Installed>, DeviceError> {
+        let record = self.record()?;
+        let (Some(record), Some(firmware)) = (record, &mut self.firmware) else { return Ok(None) };
+        let holds = firmware.target.holds(&record.installed, record.slot.as_deref()).await?;
+        Ok(holds.then_some(record.installed))
+    }
+
+    async fn read_config(&mut self, name: &str) -> Result<Option<Vec<u8>>, DeviceError> {
+        let target = || DeviceError::NotConfigured(Target::Config(name.to_owned()));
+        let path = &self.settings.configs.get(name).ok_or_else(target)?.target.file;
+        match std::fs::metadata(path) {
+            Ok(found) if found.len() > MAX_CONFIG_BYTES => {
+                let error = io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("more than {MAX_CONFIG_BYTES} bytes"),
+                );
+                Err(DeviceError::storage("read", path)(error))
+            }
+            Ok(_) => std::fs::read(path).map(Some).map_err(DeviceError::storage("read", path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DeviceError::storage("read", path)(error)),
+        }
+    }
+
+    async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError> {
+        let (place, health) = self.place(&order.target)?;
+        place.admit(order).await?;
+        let mut steps = place.plan(order).await?;
+        steps.extend(health.checks.iter().map(|check| {
+            let text = format!("check its health within {} s: {check}", health.within.as_secs());
+            Step::new("confirming", text)
+        }));
+        Ok(steps)
+    }
+
+    async fn begin(&mut self, order: &Order) -> Result<u64, DeviceError> {
+        let (place, _) = self.place(&order.target)?;
+        place.admit(order).await?;
+        let position = place.stage().begin(order).await?;
+        self.receiving = Some(order.target.clone());
+        Ok(position)
+    }
+
+    async fn reserve(&mut self, total: u64) -> Result<(), DeviceError> {
+        self.stage()?.reserve(total).await
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), DeviceError> {
+        self.stage()?.write(bytes).await
+    }
+
+    async fn restart(&mut self) -> Result<(), DeviceError> {
+        self.stage()?.restart().await
+    }
+
+    async fn finish(&mut self) -> Result<Before, DeviceError> {
+        let target = self.receiving.take().ok_or(DeviceError::NothingVerified(Target::Firmware))?;
+        let (place, _) = self.place(&target)?;
+        place.stage().finish().await?;
+        place.before().await
+    }
+
+    async fn discard(&mut self, target: &Target) -> Result<(), DeviceError> {
+        self.receiving = None;
+        match self.place(target) {
+            Ok((place, _)) => place.stage().discard().await,
+            // Of what is not configured there is nothing.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn discard_all(&mut self) -> Result<(), DeviceError> {
+        self.receiving = None;
+        let mut result = Ok(());
+        // One that cannot be cleaned does not keep the others dirty.
+        if let Some(firmware) = &mut self.firmware {
+            result = firmware.target.stage().discard().await;
+        }
+        for config in self.configs.values_mut() {
+            result = config.target.stage().discard().await.and(result);
+        }
+        result
+    }
+
+    async fn activate(
+        &mut self,
+        change: &Change,
+        halt: &Halt,
+        percent: &Percent,
+    ) -> Result<Effect, DeviceError> {
+        self.place(&change.target)?.0.activate(change, halt, percent).await
+    }
+
+    async fn confirm(&mut self, target: &Target, halt: &Halt) -> Result<(), DeviceError> {
+        let (place, health) = self.place(target)?;
+        place.take_up(halt).await?;
+        health.check(halt).await
+    }
+
+    async fn commit(&mut self, change: &Change) -> Result<(), DeviceError> {
+        self.place(&change.target)?.0.mark_good(change).await?;
+        let Some(installed) = change.commit.clone() else { return Ok(()) };
+        let (path, slot) = (self.record_path(), self.booted().await?);
+        serde_json::to_vec(&Record { installed, slot })
+            .map_err(io::Error::from)
+            .and_then(|bytes| write_atomically(&path, &bytes, Durability::PowerCut))
+            .map_err(DeviceError::storage("write", path))
+    }
+
+    async fn roll_back(&mut self, change: &Change) -> Result<RolledBack, DeviceError> {
+        self.place(&change.target)?.0.roll_back(change).await
+    }
+
+    async fn reboot(&mut self, halt: &Halt) -> Result<(), DeviceError> {
+        Ok(command::run(&self.settings.reboot.command, halt).await?)
+    }
+}

@@ -1,0 +1,36 @@
+//! The line between deciding and touching the device, and the device as it is.
+//!
+//! Read `device.rs` for the line, `place.rs` for what every kind of target must be able to do, and `host.rs` for how
+//! the one is made of the other.
+
+mod command;
+mod device;
+mod error;
+mod file;
+mod group;
+mod halt;
+mod health;
+mod host;
+mod place;
+mod staged;
+mod storage;
+mod swap;
+
+pub use command::{CommandFailure, CommandSpec};
+pub use device::{Before, Boot, Change, Device, Effect, Installed, Order, Percent, RolledBack, Step, Target};
+pub use error::DeviceError;
+pub use file::FileTarget;
+pub use halt::{Halt, HaltKind};
+pub use health::Health;
+pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};
+pub use storage::{Durability, beside, read_bounded, remove_if_there, write_atomically};
+
+/// Long work on files goes to a thread of its own: the loop must go on answering the broker.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
+) -> Result<T, DeviceError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(DeviceError::storage("work on", "a file")(std::io::Error::other(error))),
+    }
+}
