@@ -50,7 +50,8 @@ struct Agent {
 
 /// The execution that is ours at the moment.
 struct Held {
-    key: ExecutionKey,
+    /// Absent for what was ordered on the device itself: nobody is owed a report.
+    key: Option<ExecutionKey>,
     /// Absent for what a restart finishes from the journal alone.
     operation: Option<Operation>,
     /// How long it may take, and while it runs, until when.
@@ -131,19 +132,24 @@ impl Agent {
     async fn take_up_what_a_restart_left(&mut self) -> anyhow::Result<()> {
         let Some(host) = self.worker.idle() else { return Ok(()) };
         let next = host.after_start().await?;
-        let key = host.entry().map(|entry| report::key(&entry.execution));
+        let key = host.entry().and_then(|entry| report::key(&entry.execution));
+        let name = host.entry().map(|entry| entry.execution.to_string()).unwrap_or_default();
         match (next, key) {
-            (AfterStart::Clean, _) | (_, None | Some(None)) => host.abandon().await,
-            (AfterStart::AskCloud, Some(Some(key))) => {
-                tracing::info!(job = %key.job_id, "an execution was interrupted, the cloud says whether it goes on");
+            (AfterStart::Clean | AfterStart::AskCloud, None) => host.abandon().await,
+            (AfterStart::Clean | AfterStart::AskCloud, Some(_)) => {
+                tracing::info!(job = name, "an execution was interrupted, the cloud says whether it goes on");
             }
-            (AfterStart::Report(outcome), Some(Some(key))) => {
+            (AfterStart::Report(outcome), Some(key)) => {
                 host.conclude(outcome.clone()).await;
-                self.hold(key);
+                self.hold(Some(key));
                 self.report(&outcome);
             }
-            (what, Some(Some(key))) => {
-                tracing::info!(job = %key.job_id, ?what, "an execution was interrupted and goes on");
+            (AfterStart::Report(outcome), None) => {
+                ended_here(&outcome);
+                host.abandon().await;
+            }
+            (what, key) => {
+                tracing::info!(job = name, ?what, "what was interrupted goes on");
                 self.hold(key);
                 self.start(Work::Finish(what));
             }
@@ -237,7 +243,7 @@ impl Agent {
         let key = execution.key();
         let Some(host) = self.worker.idle() else {
             // A restart finishes it already, from the journal: the session only has to know that it is ours.
-            if self.held.as_ref().is_some_and(|held| held.key == key) {
+            if self.held.as_ref().is_some_and(|held| held.key.as_ref() == Some(&key)) {
                 self.session.resume(now, &execution);
             } else {
                 self.offered = Some(execution);
@@ -254,8 +260,8 @@ impl Agent {
         }
         tracing::info!(job = %key.job_id, execution = key.execution_number, ?decision, "offered");
         let accepted = host.accept(&id);
-        let rules = *host.rules();
-        self.hold(key);
+        let rules = host.rules().clone();
+        self.hold(Some(key));
         let outcome = match (decision, accepted) {
             (OnOffer::Report(outcome), _) => outcome,
             (_, Err(error)) => {
@@ -300,7 +306,7 @@ impl Agent {
         self.worker.start(work);
     }
 
-    fn hold(&mut self, key: ExecutionKey) {
+    fn hold(&mut self, key: Option<ExecutionKey>) {
         let limit = self.operation_timeout;
         self.held = Some(Held { key, operation: None, limit, deadline: None, update: None });
     }
@@ -345,14 +351,19 @@ impl Agent {
         if let Some(held) = &mut self.held {
             held.deadline = None;
         }
+        let owed = self.held.as_ref().is_some_and(|held| held.key.is_some());
         match ended {
-            Ended::Outcome(outcome) => {
+            Ended::Outcome(outcome) if owed => {
                 if let Some(other) = self.offered.take() {
                     self.session.pass(Instant::now(), &other.key());
                 }
                 self.report(&outcome);
             }
-            Ended::Halted(_) | Ended::Rebooting => {
+            ended => {
+                if let (Ended::Outcome(outcome), Some(host)) = (ended, self.worker.idle()) {
+                    ended_here(&outcome);
+                    host.settled();
+                }
                 self.held = None;
                 if let Some(offered) = self.offered.take() {
                     self.offered(offered).await;
@@ -363,14 +374,14 @@ impl Agent {
 
     /// The outcome is in the journal. From here on it is owed, until the session says that it is settled.
     fn report(&mut self, outcome: &Outcome) {
-        let Some(held) = &mut self.held else { return };
+        let Some(Held { key: Some(key), update: owed, .. }) = &mut self.held else { return };
         let update = report::terminal(outcome);
         tracing::info!(
-            job = %held.key.job_id, verdict = ?outcome.verdict, reason = outcome.reason, message = outcome.message,
+            job = %key.job_id, verdict = ?outcome.verdict, reason = outcome.reason, message = outcome.message,
             "ended"
         );
-        held.update = Some(update.clone());
-        self.session.finish(Instant::now(), &held.key, None, update);
+        *owed = Some(update.clone());
+        self.session.finish(Instant::now(), key, None, update);
     }
 
     fn report_progress_if_due(&mut self, now: Instant) {
@@ -405,7 +416,7 @@ impl Agent {
                 tracing::warn!(settlement = ?other, "the outcome was not taken, and is not owed any more");
             }
         }
-        if let Some(Held { key, update: Some(update), .. }) = self.held.take() {
+        if let Some(Held { key: Some(key), update: Some(update), .. }) = self.held.take() {
             self.history.add(Settled { execution: key, update });
         }
         if let Some(host) = self.worker.idle() {
@@ -444,6 +455,11 @@ impl Agent {
             host.stopped();
         }
     }
+}
+
+/// Ordered on the device itself: the log is all that hears of it.
+fn ended_here(outcome: &Outcome) {
+    tracing::info!(verdict = ?outcome.verdict, reason = outcome.reason, message = outcome.message, "ended");
 }
 
 /// A document is understood here, or ends here. Nothing on the device has changed.

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
 use crate::lock::lock;
-use crate::{agent, dry_run, logging};
+use crate::{agent, dry_run, install, logging};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
 const EXIT_CONFIG: u8 = 78;
@@ -54,6 +54,16 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Do what a document says, or install firmware, from files on this machine: without the cloud, with the same checks.
+    ///
+    /// The agent must not run meanwhile. Where the firmware needs a reboot, the agent confirms it after the start, or goes
+    /// back. Exits with 0 if it succeeded or reboots, 1 if it failed.
+    Install {
+        #[command(flatten)]
+        order: install::Order,
+        #[command(flatten)]
+        config: Config,
     },
 }
 
@@ -99,19 +109,37 @@ impl Command {
                 let settings = Settings::load(&config.config)?;
                 runtime()?.block_on(dry_run::document(&document, &settings, download, json))
             }
+            Self::Install { order, config } => {
+                let settings = Settings::load(&config.config)?;
+                logging::start(settings.log);
+                let runtime = runtime()?;
+                let done = runtime.block_on(install(&settings, &order));
+                runtime.shutdown_background();
+                done
+            }
         }
     }
 }
 
-async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool) -> anyhow::Result<()> {
-    // Before anything else: a stop must find its handler.
+async fn install(settings: &Settings, order: &install::Order) -> anyhow::Result<ExitCode> {
+    let stop = stop_signal()?;
+    let _lock = lock(&settings.host.state_directory)?;
+    install::run(order, settings, stop).await
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
+    })
+}
+
+async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool) -> anyhow::Result<()> {
+    // Before anything else: a stop must find its handler.
+    let stop = stop_signal()?;
     if dry_run {
         return dry_run::listen(settings, tls, stop).await;
     }

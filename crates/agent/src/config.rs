@@ -102,7 +102,7 @@ impl Settings {
     }
 
     pub fn rules(&self) -> Rules {
-        Rules { allow_http: self.download.allow_http, cloud_within: self.cloud_within }
+        Rules { allow_http: self.download.allow_http, cloud_within: self.cloud_within, local_artifact: None }
     }
 
     /// What the session has to know.

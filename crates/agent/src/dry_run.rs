@@ -127,7 +127,7 @@ pub async fn listen(
     Ok(())
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     if path == Path::new("-") {
         std::io::stdin().take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text)?;
@@ -253,7 +253,7 @@ async fn fetch(update: &UpdateFirmware, settings: &Settings) -> Result<u64, Outc
     Ok(verified.len())
 }
 
-fn progress_bar() -> indicatif::ProgressBar {
+pub fn progress_bar() -> indicatif::ProgressBar {
     if !std::io::stderr().is_terminal() {
         return indicatif::ProgressBar::hidden();
     }

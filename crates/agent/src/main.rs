@@ -6,6 +6,7 @@ mod config; // fleethand.toml, checked once at the start
 mod deadline; // how long an operation may still take
 mod dry_run; // what a job would do, in words
 mod history; // what was settled, so that nothing is done twice
+mod install; // the same without a cloud: from a file on this machine
 mod lock; // one agent for one state directory
 mod logging; // for a person, for journald, or as JSON
 mod pace; // how often progress may be reported

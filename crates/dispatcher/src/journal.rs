@@ -12,6 +12,7 @@ use crate::outcome::Outcome;
 
 /// Raised when the meaning of a member changes. Another version is set aside, never guessed at.
 const FORMAT: u32 = 2;
+const LOCAL: &str = "(local)";
 
 /// Which run of which job. Job ids and execution numbers may be reused after a deletion, so the time of
 /// queueing belongs to the identity.
@@ -20,6 +21,17 @@ pub struct ExecutionId {
     pub job_id: String,
     pub execution_number: u64,
     pub queued_at: u64,
+}
+
+impl ExecutionId {
+    /// An order given on the device itself. The name is no legal job id, so that no job has it.
+    pub fn local(ordered_at: u64) -> Self {
+        Self { job_id: LOCAL.to_owned(), execution_number: 1, queued_at: ordered_at }
+    }
+
+    pub fn is_local(&self) -> bool {
+        self.job_id == LOCAL
+    }
 }
 
 impl std::fmt::Display for ExecutionId {

@@ -1,6 +1,7 @@
 //! The door at which a document is understood, or rejected with a precise reason. Nothing behind it sees JSON
 //! of the job document again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use device::{Order, Target};
@@ -57,12 +58,14 @@ pub struct Reboot {
 }
 
 /// What of a document depends on the device's configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// Plain `http` to hosts other than this one.
     pub allow_http: bool,
     /// Firmware stays only if the cloud is reached within this time.
     pub cloud_within: Option<Duration>,
+    /// The artifact is this file, whatever `url` says: an installation without the cloud.
+    pub local_artifact: Option<PathBuf>,
 }
 
 /// An operation, how long it may take, and what was ignored on the way to it.
@@ -135,7 +138,11 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
     let checksum = members.required("checksum", "a string like \"sha256:<64 hex digits>\"", as_string)?;
     let size =
         members.optional("size", "a number of bytes above zero", |v| v.as_u64().filter(|size| *size > 0))?;
-    let url = SourceUrl::parse(&url, rules.allow_http).map_err(|error| DocumentError::Invalid {
+    let url = match &rules.local_artifact {
+        Some(file) => SourceUrl::local(file),
+        None => SourceUrl::parse(&url, rules.allow_http),
+    };
+    let url = url.map_err(|error| DocumentError::Invalid {
         member: "url",
         found: error.to_string(),
         expected: "an https URL (http only to this host, or where [download] allow_http is set)",

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Artifact, Error, Limits, Resume, Sink, SourceUrl, Validator,
     client::client,
+    local,
     plan::{Answer, Body, Ended, Plan, Step},
     rate::{Rate, Verdict},
 };
@@ -64,6 +65,10 @@ impl Downloader {
         cancel: &CancellationToken,
     ) -> Result<Fetched, Error> {
         let limits = &self.settings.limits;
+        if let Some(path) = artifact.url.local_path() {
+            let copy = local::copy(&path, limits, artifact.size, sink, progress);
+            return cancel.run_until_cancelled(copy).await.unwrap_or(Err(Error::Canceled));
+        }
         let mut plan = Plan::new(limits, artifact.size, resume, fastrand::Rng::new(), Instant::now())?;
         let transfer = self.transfer(&mut plan, &artifact.url, sink, progress);
         match cancel.run_until_cancelled(timeout(limits.deadline, transfer)).await {

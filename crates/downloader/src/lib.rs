@@ -9,6 +9,7 @@ mod digest;
 mod digest_of;
 mod error;
 mod fetch;
+mod local;
 mod plan;
 mod rate;
 mod response;

@@ -1,7 +1,11 @@
 //! Which URLs the agent may fetch from, and how they are shown: never with their query, which is what makes a
 //! presigned URL a secret.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use reqwest::Url;
 
@@ -32,6 +36,17 @@ impl SourceUrl {
     pub fn parse(text: &str, allow_http: bool) -> Result<Self, UrlError> {
         let url = Url::parse(text).map_err(|e| UrlError::Invalid(e.to_string()))?;
         Self::accept(url, allow_http)
+    }
+
+    /// A file on this machine. No document can name one: `parse` refuses the scheme.
+    pub fn local(path: &Path) -> Result<Self, UrlError> {
+        let absolute = std::path::absolute(path).map_err(|e| UrlError::Invalid(e.to_string()))?;
+        let url = Url::from_file_path(&absolute);
+        url.map(Self).map_err(|()| UrlError::Invalid(format!("{} is not a path", absolute.display())))
+    }
+
+    pub(crate) fn local_path(&self) -> Option<PathBuf> {
+        if self.0.scheme() == "file" { self.0.to_file_path().ok() } else { None }
     }
 
     fn accept(mut url: Url, allow_http: bool) -> Result<Self, UrlError> {
