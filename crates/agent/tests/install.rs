@@ -100,13 +100,12 @@ fn it_keeps_away_from_a_running_agent_and_from_what_a_job_has_begun() {
 #[test]
 fn what_was_interrupted_is_finished_by_the_agent() {
     let (cloud, mut device) = device();
-    let command =
-        device.script("take-up", "test -e again && exit 0\ntouch again\nkill -9 $(cat pid)\nsleep 100");
-    device.configure("firmware", &format!("command = [\"/bin/sh\", {command:?}]"));
+    let again = path(&device, "again");
+    let script = format!("test -e {again} && exit 0\ntouch {again}\nkill -9 $PPID\nsleep 100");
+    let command = device.script("take-up", &script);
+    device.configure("firmware", &format!("command = {command}"));
     let image = path(&device, "stick/fw-2.bin");
-    let mut install = device.command(&["install", &image, "--version", "2.0"]).spawn().unwrap();
-    device.write("pid", install.id().to_string());
-    assert!(!install.wait().unwrap().success());
+    assert!(!device.command(&["install", &image, "--version", "2.0"]).status().unwrap().success());
     assert_eq!(device.read("firmware.bin"), b"new");
     assert!(exists(&device.path("state/journal.json")));
     device.start();
