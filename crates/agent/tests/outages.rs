@@ -150,7 +150,7 @@ fn an_operation_has_an_end() {
     document.as_object_mut().unwrap().remove("timeoutSeconds");
     let ended = cloud.run("command", &document);
     ended.is("FAILED", "timeout");
-    assert!(ended.message.contains("installing"), "{ended:?}");
+    assert!(ended.message.contains("confirming"), "{ended:?}");
     assert_eq!(device.read("firmware.bin"), b"old");
 }
 

@@ -162,7 +162,9 @@ impl Operation {
             format!("config.json firmware.bin {previous}state").split(' ').map(str::to_owned).collect();
         kept.sort();
         expect("the files", names(disk), kept.join(" "));
-        expect("the state", names(&disk.join("state")), "history.json installed.json".to_owned());
+        // Firmware that failed its trial is remembered.
+        let refused = if self == Self::FirmwareWhoseCommandFails { " refused.json" } else { "" };
+        expect("the state", names(&disk.join("state")), format!("history.json installed.json{refused}"));
 
         let now = Standing::of(device, disk);
         expect("the runs of the command", now.runs.clone(), struck.runs.clone() + self.runs_to_come(struck));
