@@ -74,8 +74,8 @@ impl Settings {
         let connection = connection(top.table("connection")?)?;
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let host = HostSettings {
+            firmware: device::firmware(top.optional_table("firmware")?, health, &state_directory)?,
             state_directory,
-            firmware: device::firmware(top.optional_table("firmware")?, health)?,
             configs: device::configs(top.optional_table("config")?)?,
             reboot: device::reboot(top.table("reboot")?)?,
         };

@@ -84,12 +84,22 @@ enum Ended {
 }
 
 pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFailure> {
+    run_watched(spec, &[], halt, &mut |_| {}).await
+}
+
+/// With these in its environment, too. `stdout` gets what the command prints there, piece by piece, while it runs.
+pub(crate) async fn run_watched(
+    spec: &CommandSpec,
+    environment: &[(&str, &str)],
+    halt: &Halt,
+    stdout: &mut dyn FnMut(&[u8]),
+) -> Result<(), CommandFailure> {
     let program = spec.program.clone();
     let group = match Group::start() {
         Ok(group) => group,
         Err(source) => return Err(CommandFailure::NotStarted { program: "/bin/sh".to_owned(), source }),
     };
-    let mut child = match start(spec, &group) {
+    let mut child = match start(spec, environment, &group) {
         Ok(child) => child,
         Err(source) => {
             group.release().await;
@@ -99,7 +109,7 @@ pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFa
     let mut output = Output::default();
     let pipes = (child.stdout.take(), child.stderr.take());
     let ended = {
-        let drain = output.drain(pipes);
+        let drain = output.drain(pipes, stdout);
         tokio::pin!(drain);
         tokio::select! {
             ended = exit_with_output(&mut child, &mut drain) => ended,
@@ -142,10 +152,11 @@ async fn exit_with_output(child: &mut Child, drain: &mut (impl Future<Output = D
 }
 
 #[allow(unsafe_code, reason = "pre_exec has no safe form; a few system calls are made between fork and exec")]
-fn start(spec: &CommandSpec, group: &Group) -> std::io::Result<Child> {
+fn start(spec: &CommandSpec, environment: &[(&str, &str)], group: &Group) -> std::io::Result<Child> {
     let mut command = Command::new(&spec.program);
     command
         .args(&spec.arguments)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -182,16 +193,22 @@ impl Output {
     async fn drain(
         &mut self,
         (stdout, stderr): (Option<impl AsyncRead + Unpin>, Option<impl AsyncRead + Unpin>),
+        watch: &mut dyn FnMut(&[u8]),
     ) -> Drained {
         let (mut stdout, mut stderr) = (stdout, stderr);
         let (mut out, mut err) = ([0; 4096], [0; 4096]);
         loop {
-            let (bytes, closed) = tokio::select! {
-                read = read_some(&mut stdout, &mut out), if stdout.is_some() => (read, &mut out),
-                read = read_some(&mut stderr, &mut err), if stderr.is_some() => (read, &mut err),
+            tokio::select! {
+                read = read_some(&mut stdout, &mut out), if stdout.is_some() => {
+                    let bytes = out.get(..read).unwrap_or_default();
+                    watch(bytes);
+                    self.take(bytes);
+                }
+                read = read_some(&mut stderr, &mut err), if stderr.is_some() => {
+                    self.take(err.get(..read).unwrap_or_default());
+                }
                 else => return Drained::Closed,
-            };
-            self.take(closed.get(..bytes).unwrap_or_default());
+            }
             if self.total > MAX_OUTPUT_BYTES {
                 return Drained::Overrun;
             }

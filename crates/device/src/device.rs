@@ -147,7 +147,7 @@ pub trait Device {
         percent: &Percent,
     ) -> Result<Effect, DeviceError>;
     /// Makes a running system take it up, and checks that it is well with it. Can be repeated.
-    async fn confirm(&mut self, target: &Target, halt: &Halt) -> Result<(), DeviceError>;
+    async fn confirm(&mut self, change: &Change, halt: &Halt) -> Result<(), DeviceError>;
     /// It stays: good in the bootloader's eyes, and recorded as installed. Can be repeated.
     async fn commit(&mut self, change: &Change) -> Result<(), DeviceError>;
     /// Brings back what was in force before. Can be repeated.

@@ -20,6 +20,10 @@ pub enum DeviceError {
     Verification(#[from] downloader::VerifyError),
     #[error(transparent)]
     Command(#[from] CommandFailure),
+    #[error("the installer refused it: {0}")]
+    InstallerRefused(CommandFailure),
+    #[error("the installer says that what was before runs: {0}")]
+    FellBack(CommandFailure),
     #[error("it was not well within {} s: {last}", within.as_secs())]
     Unhealthy { within: Duration, last: CommandFailure },
     #[error("the cloud was not reached within {} s", within.as_secs())]
@@ -45,6 +49,8 @@ impl DeviceError {
             Self::Staging(error) => error.reason(),
             Self::Verification(error) => error.reason(),
             Self::Command(failure) => failure.reason(),
+            Self::InstallerRefused(_) => "installer-refused",
+            Self::FellBack(_) => "bootloader-rolled-back",
             Self::Unhealthy { .. } => "health-check-failed",
             Self::Unreachable { .. } => "cloud-unreachable",
         }

@@ -115,7 +115,7 @@ impl Place for FilePlace {
         Ok(Effect::Now)
     }
 
-    async fn take_up(&mut self, halt: &Halt) -> Result<(), DeviceError> {
+    async fn take_up(&mut self, _: &Change, halt: &Halt) -> Result<(), DeviceError> {
         match &self.settings.command {
             Some(spec) => Ok(command::run(spec, halt).await?),
             None => Ok(()),
@@ -132,7 +132,7 @@ impl Place for FilePlace {
         let mut remark = None;
         if change.before != Before::Absent {
             // Its own halt: what stops the operation must not stop the system from taking up its old file.
-            if let Err(error) = self.take_up(&Halt::default()).await {
+            if let Err(error) = self.take_up(change, &Halt::default()).await {
                 remark = Some(format!("with the previous file back, {error}"));
             }
         }

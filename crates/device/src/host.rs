@@ -13,6 +13,7 @@ use crate::device::{
 };
 use crate::error::DeviceError;
 use crate::file::{FilePlace, FileTarget};
+use crate::installer::{InstallerPlace, InstallerTarget};
 use crate::place::{Place, Stage};
 use crate::storage::{Durability, read_bounded, write_atomically};
 use crate::{Halt, Health};
@@ -41,20 +42,24 @@ pub struct Checked<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirmwareTarget {
     File(FileTarget),
+    Command(InstallerTarget),
 }
 
 impl FirmwareTarget {
     fn place(self) -> Box<dyn Place> {
         match self {
             Self::File(target) => Box::new(FilePlace::new(Target::Firmware, target)),
+            Self::Command(target) => Box::new(InstallerPlace::new(target)),
         }
     }
 
-    /// Where the bytes arrive, if that is a file.
+    /// Where the bytes arrive, if that is a file and its folder is there.
     pub fn staging_folder(&self) -> Option<&Path> {
         match self {
             Self::File(target) => target.file.parent(),
+            Self::Command(target) => Some(target.staging.as_path()),
         }
+        .filter(|folder| folder.is_dir())
     }
 }
 
@@ -246,9 +251,9 @@ impl Device for HostDevice {
         self.place(&change.target)?.0.activate(change, halt, percent).await
     }
 
-    async fn confirm(&mut self, target: &Target, halt: &Halt) -> Result<(), DeviceError> {
-        let (place, health) = self.place(target)?;
-        place.take_up(halt).await?;
+    async fn confirm(&mut self, change: &Change, halt: &Halt) -> Result<(), DeviceError> {
+        let (place, health) = self.place(&change.target)?;
+        place.take_up(change, halt).await?;
         health.check(halt).await
     }
 

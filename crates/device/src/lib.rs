@@ -11,6 +11,7 @@ mod group;
 mod halt;
 mod health;
 mod host;
+mod installer;
 mod place;
 mod staged;
 mod storage;
@@ -23,6 +24,7 @@ pub use file::FileTarget;
 pub use halt::{Halt, HaltKind};
 pub use health::Health;
 pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};
+pub use installer::InstallerTarget;
 pub use storage::{Durability, beside, read_bounded, remove_if_there, write_atomically};
 
 /// Long work on files goes to a thread of its own: the loop must go on answering the broker.

@@ -42,7 +42,7 @@ pub(crate) trait Place {
         percent: &Percent,
     ) -> Result<Effect, DeviceError>;
     /// Makes a running system take it up, where that is more than the reboot was.
-    async fn take_up(&mut self, halt: &Halt) -> Result<(), DeviceError>;
+    async fn take_up(&mut self, change: &Change, halt: &Halt) -> Result<(), DeviceError>;
     /// Good in the bootloader's eyes, where there is one.
     async fn mark_good(&mut self, change: &Change) -> Result<(), DeviceError>;
     async fn roll_back(&mut self, change: &Change) -> Result<RolledBack, DeviceError>;

@@ -1,5 +1,8 @@
-//! A file beside the target, for every target that takes whole files.
+//! A file that is received whole: beside the target, or in a folder of ours for what somebody else installs.
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -9,11 +12,13 @@ use downloader::{Digest, Resume, Sink, Staging, VerifiedArtifact};
 use crate::device::{Order, Target};
 use crate::error::DeviceError;
 use crate::place::Stage;
-use crate::storage::{remove_if_there, sync_folder_of};
+use crate::storage::{folder_of, remove_if_there, sync_folder_of};
 
 pub(crate) struct StagedFile {
     target: Target,
     path: PathBuf,
+    /// Nobody else may write to the folder: what is verified there is what will be installed.
+    private: bool,
     state: State,
 }
 
@@ -25,8 +30,14 @@ enum State {
 }
 
 impl StagedFile {
+    /// `path` is beside the target.
     pub(crate) fn new(target: Target, path: PathBuf) -> Self {
-        Self { target, path, state: State::Nothing }
+        Self { target, path, private: false, state: State::Nothing }
+    }
+
+    /// In a folder that is made when it is needed, and that nobody else may write to.
+    pub(crate) fn in_private_folder(target: Target, folder: &Path) -> Self {
+        Self { target, path: folder.join("firmware.staged"), private: true, state: State::Nothing }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -61,6 +72,10 @@ impl Stage for StagedFile {
     async fn begin(&mut self, order: &Order) -> Result<u64, DeviceError> {
         // Dropped first: its threads may still be writing to the same file.
         self.state = State::Nothing;
+        if self.private {
+            let folder = folder_of(&self.path);
+            make_private(folder).map_err(DeviceError::storage("use the folder", folder))?;
+        }
         let staging = Staging::open_partial(&self.path, order.digest, order.size)?;
         let position = staging.position();
         self.state = State::Writing(staging);
@@ -95,5 +110,39 @@ impl Stage for StagedFile {
             sync_folder_of(&self.path).map_err(DeviceError::storage("sync the folder of", &self.path))?;
         }
         Ok(())
+    }
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let found = std::fs::metadata(folder)?;
+    if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+        let problem = format!(
+            "user {} owns it and its mode is {:o}: expected a folder that only the agent can write to",
+            found.uid(),
+            found.mode() & 0o7777
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_private_folder_is_made_and_one_that_others_can_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("a/b");
+        make_private(&new).unwrap();
+        assert_eq!(std::fs::metadata(&new).unwrap().mode() & 0o777, 0o700);
+        make_private(&new).unwrap();
+        std::fs::set_permissions(&new, Permissions::from_mode(0o777)).unwrap();
+        let refused = make_private(&new).unwrap_err().to_string();
+        assert!(refused.contains("mode is 777"), "{refused}");
     }
 }

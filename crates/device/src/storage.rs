@@ -79,9 +79,9 @@ pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Bytes that are free where `path` is or would be.
+/// Bytes that are free where `path` is or would be, its folder made or not.
 pub(crate) fn free_space(path: &Path) -> Result<u64, DeviceError> {
-    let folder = folder_of(path);
+    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(folder_of(path));
     let found = nix::sys::statvfs::statvfs(folder)
         .map_err(|error| DeviceError::storage("look for space in", folder)(error.into()))?;
     Ok(found.blocks_available() * found.fragment_size())

@@ -230,7 +230,7 @@ impl<D: Device> Dispatcher<D> {
     async fn confirm(&mut self, change: Change, context: &Context) -> Result<Outcome, Failure> {
         self.save(Phase::Confirming { change: change.clone() })?;
         context.report(Progress::phase("confirming"));
-        let well = match self.device.confirm(&change.target, &context.halt).await {
+        let well = match self.device.confirm(&change, &context.halt).await {
             Ok(()) => self.reaches_the_cloud(&change.target, context).await,
             Err(error) => Err(error),
         };

@@ -93,7 +93,7 @@ fragile! {
     discard(target: &Target) -> ();
     discard_all() -> ();
     activate(change: &Change, halt: &Halt, percent: &Percent) -> Effect;
-    confirm(target: &Target, halt: &Halt) -> ();
+    confirm(change: &Change, halt: &Halt) -> ();
     commit(change: &Change) -> ();
     roll_back(change: &Change) -> RolledBack;
 }

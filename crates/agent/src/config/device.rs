@@ -1,9 +1,10 @@
 //! What of the configuration is about the device: where things go, and how it is found that all is well.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use device::{Checked, CommandSpec, FileTarget, FirmwareTarget, Health, RebootSpec};
+use device::{Checked, CommandSpec, FileTarget, FirmwareTarget, Health, InstallerTarget, RebootSpec};
 
 use super::DAY;
 use super::table::{ConfigError, Table};
@@ -11,13 +12,20 @@ use super::table::{ConfigError, Table};
 pub(super) fn firmware(
     table: Option<Table<'_>>,
     health: Health,
+    state_directory: &Path,
 ) -> Result<Option<Checked<FirmwareTarget>>, ConfigError> {
     let Some(mut table) = table else { return Ok(None) };
     let kind = table.string("target", "a kind of target")?;
     let target = match kind.as_deref() {
         None | Some("file") => FirmwareTarget::File(file(&mut table, "command", "command_timeout_seconds")?),
+        Some("command") => {
+            let table = table.required_table_in("installer", "firmware.installer")?;
+            FirmwareTarget::Command(installer(table, state_directory)?)
+        }
         Some(other) => {
-            return Err(table.unusable("target", format!("found {other:?}, expected \"file\"")));
+            return Err(
+                table.unusable("target", format!("found {other:?}, expected \"file\" or \"command\""))
+            );
         }
     };
     table.finish()?;
@@ -47,6 +55,14 @@ fn file(
     let timeout = table.seconds(timeout, 1..=DAY)?.unwrap_or(Duration::from_secs(300));
     let command = words.map(|(program, arguments)| CommandSpec { program, arguments, timeout });
     Ok(FileTarget { file, command })
+}
+
+fn installer(mut table: Table<'_>, state_directory: &Path) -> Result<InstallerTarget, ConfigError> {
+    let (program, arguments) = table.required_command("command")?;
+    let timeout = table.seconds("timeout_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(1800));
+    let staging = table.path("staging")?.unwrap_or_else(|| state_directory.join("staging"));
+    table.finish()?;
+    Ok(InstallerTarget { command: CommandSpec { program, arguments, timeout }, staging })
 }
 
 /// The checks of firmware, and within what time the cloud must be reached, if it must.

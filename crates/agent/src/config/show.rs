@@ -92,6 +92,12 @@ fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
             text(f, "target", "file")?;
             file(f, target, "command", "command_timeout_seconds")
         }
+        FirmwareTarget::Command(target) => {
+            text(f, "target", "command")?;
+            writeln!(f, "\n[firmware.installer]")?;
+            command(f, "command", &target.command, "timeout_seconds")?;
+            path(f, "staging", &target.staging)
+        }
     }
 }
 

@@ -55,8 +55,21 @@ impl<'t> Table<'t> {
     }
 
     pub(super) fn optional_table(&mut self, name: &'static str) -> Result<Option<Self>, ConfigError> {
-        let Some((_, value)) = self.keys.remove_entry(name) else { return Ok(None) };
-        let wrong = self.wrong(name, &value, "a table");
+        self.table_in(name, name)
+    }
+
+    /// The table `[firmware.slots]` is that of the key `slots` in `[firmware]`; `name` is its whole name.
+    pub(super) fn required_table_in(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+    ) -> Result<Self, ConfigError> {
+        self.table_in(key, name)?.ok_or_else(|| self.missing(key, &format!("a table [{name}]")))
+    }
+
+    fn table_in(&mut self, key: &'static str, name: &'static str) -> Result<Option<Self>, ConfigError> {
+        let Some((_, value)) = self.keys.remove_entry(key) else { return Ok(None) };
+        let wrong = self.wrong(key, &value, "a table");
         match value.into_inner() {
             DeValue::Table(keys) => {
                 Ok(Some(Self { file: self.file, text: self.text, name: Some(name), keys }))
@@ -123,6 +136,13 @@ impl<'t> Table<'t> {
     ) -> Result<Option<(String, Vec<String>)>, ConfigError> {
         const EXPECTED: &str = "an array of strings, the program first: [\"/usr/bin/program\", \"argument\"]";
         self.read(key, EXPECTED, |value| command(value))
+    }
+
+    pub(super) fn required_command(
+        &mut self,
+        key: &'static str,
+    ) -> Result<(String, Vec<String>), ConfigError> {
+        self.command(key)?.ok_or_else(|| self.missing(key, "an array of strings, the program first"))
     }
 
     /// Several of them.

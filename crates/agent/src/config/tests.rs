@@ -42,6 +42,10 @@ fn what_is_printed_can_be_read_again() {
     );
     let printed = load(&text).unwrap().to_string();
     assert_eq!(load(&printed).unwrap().to_string(), printed);
+    let installer = "[firmware]\ntarget = \"command\"\n[firmware.installer]\ncommand = [\"/i\", \"a b\"]\n";
+    let printed = load(&format!("{MINIMAL}{installer}")).unwrap().to_string();
+    assert!(printed.contains("staging = \"/var/lib/fleethand/staging\""), "{printed}");
+    assert_eq!(load(&printed).unwrap().to_string(), printed);
 }
 
 #[test]
@@ -95,6 +99,19 @@ fn an_error_names_line_key_what_was_found_and_what_was_expected() {
         (
             with("[firmware]\nfile = \"/f\"\nreload_command = [\"x\"]"),
             ":9: [firmware] reload_command: found an unknown key",
+        ),
+        (with("[firmware]\ntarget = \"usb\""), ": [firmware] target: found \"usb\", expected \"file\""),
+        (
+            with("[firmware]\ntarget = \"command\""),
+            ": [firmware] installer: not set, expected a table [firmware.installer]",
+        ),
+        (
+            with("[firmware]\ntarget = \"command\"\n[firmware.installer]"),
+            ": [firmware.installer] command: not set, expected an array",
+        ),
+        (
+            with("[firmware]\ntarget = \"command\"\n[firmware.installer]\ncommand = [\"x\"]\nverb = 1"),
+            ":11: [firmware.installer] verb: found an unknown key",
         ),
         (
             with("[download]\nallow_http = \"yes\""),
