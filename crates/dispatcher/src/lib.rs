@@ -14,9 +14,12 @@ mod reboot;
 mod refused;
 mod resume;
 
+pub use config::{Format, Unusable, check_schema};
 pub use dispatcher::{Context, Dispatcher, Ended};
 pub use journal::{Entry, ExecutionId, Journal, JournalError, Phase, Then};
-pub use operation::{DocumentError, Mode, Operation, Parsed, Reboot, Rules, UpdateConfig, UpdateFirmware};
+pub use operation::{
+    ConfigFile, DocumentError, Mode, Operation, Parsed, Reboot, Rules, UpdateConfig, UpdateFirmware,
+};
 pub use outcome::{Outcome, Progress, Verdict};
 pub use plan::describe;
 pub use resume::{AfterStart, OnOffer, after_start, on_offer};

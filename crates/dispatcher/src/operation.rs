@@ -8,6 +8,8 @@ use device::{Order, Target};
 use downloader::{Artifact, Digest, SourceUrl};
 use serde_json::{Map, Value};
 
+use crate::config::Format;
+
 /// A reboot may be ordered at most a day ahead: what is further away belongs into a scheduled job.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// As long as AWS lets an execution be in progress.
@@ -41,8 +43,18 @@ impl UpdateFirmware {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpdateConfig {
+    pub file: ConfigFile,
     pub config: Map<String, Value>,
     pub mode: Mode,
+}
+
+/// A configured configuration file, as far as deciding needs it. Where it is, the device knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    pub name: String,
+    pub format: Format,
+    /// A file with the JSON Schema that its content must fit.
+    pub schema: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +78,8 @@ pub struct Rules {
     pub cloud_within: Option<Duration>,
     /// The artifact is this file, whatever `url` says: an installation without the cloud.
     pub local_artifact: Option<PathBuf>,
+    /// Empty where none is configured, or where no device is asked: then any name is taken.
+    pub configs: Vec<ConfigFile>,
 }
 
 /// An operation, how long it may take, and what was ignored on the way to it.
@@ -81,6 +95,8 @@ pub struct Parsed {
 pub enum DocumentError {
     #[error("unknown operation {0:?}: this agent knows update-firmware, update-config and reboot")]
     UnknownOperation(String),
+    #[error("file: found {found}, expected one of {known}")]
+    UnknownFile { found: String, known: String },
     #[error("{member}: found {found}, expected {expected}")]
     Invalid { member: &'static str, found: String, expected: &'static str },
 }
@@ -90,6 +106,7 @@ impl DocumentError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownOperation(_) => "unknown-operation",
+            Self::UnknownFile { .. } => "unknown-file",
             Self::Invalid { .. } => "invalid-document",
         }
     }
@@ -120,7 +137,7 @@ impl Operation {
         });
         let operation = match name.as_str() {
             "update-firmware" => Self::UpdateFirmware(update_firmware(&mut members, rules)?),
-            "update-config" => Self::UpdateConfig(update_config(&mut members)?),
+            "update-config" => Self::UpdateConfig(update_config(&mut members, rules)?),
             "reboot" => Self::Reboot(reboot(&mut members)?),
             _ => return Err(DocumentError::UnknownOperation(shorten(&name))),
         };
@@ -158,14 +175,33 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
 
 const VERSION: &str = "a string of 1 to 128 characters without control characters";
 
-fn update_config(members: &mut Members) -> Result<UpdateConfig, DocumentError> {
+fn update_config(members: &mut Members, rules: &Rules) -> Result<UpdateConfig, DocumentError> {
     let config = members.required("config", "an object", |v| v.as_object().cloned())?;
     let mode = members.optional("mode", "\"merge\" or \"replace\"", |v| match v.as_str()? {
         "merge" => Some(Mode::Merge),
         "replace" => Some(Mode::Replace),
         _ => None,
     })?;
-    Ok(UpdateConfig { config, mode: mode.unwrap_or(Mode::Merge) })
+    let name = members.optional("file", "a string with the name of a configured file", as_string)?;
+    let file = config_file(name, &rules.configs)?;
+    Ok(UpdateConfig { file, config, mode: mode.unwrap_or(Mode::Merge) })
+}
+
+/// Which file is meant. It need not be named where there is one only.
+fn config_file(name: Option<String>, configured: &[ConfigFile]) -> Result<ConfigFile, DocumentError> {
+    let found = match (&name, configured) {
+        (None, [only]) => Some(only),
+        (_, []) => {
+            let name = name.unwrap_or_else(|| "config".to_owned());
+            return Ok(ConfigFile { name, format: Format::Json, schema: None });
+        }
+        (Some(name), files) => files.iter().find(|file| file.name == *name),
+        (None, _) => None,
+    };
+    found.cloned().ok_or_else(|| DocumentError::UnknownFile {
+        found: name.map_or_else(|| "nothing".to_owned(), |name| format!("{:?}", shorten(&name))),
+        known: configured.iter().map(|file| format!("{:?}", file.name)).collect::<Vec<_>>().join(", "),
+    })
 }
 
 fn reboot(members: &mut Members) -> Result<Reboot, DocumentError> {
@@ -289,6 +325,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_named_where_there_is_more_than_one() {
+        let file = |name: &str| ConfigFile { name: name.to_owned(), format: Format::Toml, schema: None };
+        let parse = |names: &[&str], document: &Value| {
+            let rules = Rules { configs: names.iter().map(|name| file(name)).collect(), ..Rules::default() };
+            match Operation::parse(document, &rules).map(|parsed| parsed.operation) {
+                Ok(Operation::UpdateConfig(update)) => Ok(update.file.name),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err((error.reason(), error.to_string())),
+            }
+        };
+        let unnamed = json!({"operation": "update-config", "config": {}});
+        let named = with(unnamed.clone(), "file", json!("b"));
+        assert_eq!(parse(&["a"], &unnamed), Ok("a".to_owned()));
+        assert_eq!(parse(&["a", "b"], &named), Ok("b".to_owned()));
+        // That nothing is configured, the device says.
+        assert_eq!(parse(&[], &named), Ok("b".to_owned()));
+        assert_eq!(parse(&[], &unnamed), Ok("config".to_owned()));
+        let unknown = |found: &str, known: &str| {
+            Err(("unknown-file", format!("file: found {found}, expected one of {known}")))
+        };
+        assert_eq!(parse(&["a", "b"], &unnamed), unknown("nothing", r#""a", "b""#));
+        assert_eq!(parse(&["a", "c"], &named), unknown(r#""b""#, r#""a", "c""#));
+        assert_eq!(parse(&["a"], &named), unknown(r#""b""#, r#""a""#));
+    }
+
+    #[test]
     fn any_operation_may_have_a_limit_of_its_own() {
         assert_eq!(parse(firmware()).unwrap().timeout, None);
         let limited = parse(with(firmware(), "timeoutSeconds", json!(90))).unwrap();
@@ -333,6 +395,7 @@ mod tests {
             (json!({"operation": "update-config"}), "config"),
             (json!({"operation": "update-config", "config": [1]}), "config"),
             (json!({"operation": "update-config", "config": {}, "mode": "patch"}), "mode"),
+            (json!({"operation": "update-config", "config": {}, "file": 1}), "file"),
             (json!({"operation": "reboot", "delay": "60"}), "delay"),
             (json!({"operation": "reboot", "delay": 1.5}), "delay"),
             (json!({"operation": "reboot", "delay": -1}), "delay"),

@@ -60,10 +60,12 @@ impl Outcome {
 }
 
 impl From<&crate::DocumentError> for Outcome {
-    /// An unknown operation FAILED, a document that breaks its schema REJECTED: see `docs/decisions/`.
+    /// What this device does not have FAILED, a document that breaks its schema REJECTED: see `docs/decisions/`.
     fn from(error: &crate::DocumentError) -> Self {
         match error {
-            crate::DocumentError::UnknownOperation(_) => Self::failed(error.reason(), error.to_string()),
+            crate::DocumentError::UnknownOperation(_) | crate::DocumentError::UnknownFile { .. } => {
+                Self::failed(error.reason(), error.to_string())
+            }
             crate::DocumentError::Invalid { .. } => Self::rejected(error.reason(), error.to_string()),
         }
     }

@@ -1,9 +1,8 @@
 //! What would happen on this device, step by step, without doing any of it.
 
 use device::{Device, DeviceError, HostDevice, HostSettings, Installed, Step};
-use downloader::Digest;
 
-use crate::config::{NAME, compose, order};
+use crate::config::{changes, order, prepare};
 use crate::operation::{Operation, UpdateConfig, UpdateFirmware};
 use crate::outcome::Outcome;
 
@@ -52,18 +51,16 @@ async fn config(
     device: &mut HostDevice,
     steps: &mut Vec<Step>,
 ) -> Result<Outcome, DeviceError> {
-    let current = device.read_config(NAME).await?;
-    let new = match compose(current.as_deref(), update) {
+    let current = device.read_config(&update.file.name).await?;
+    let new = match prepare(current, update).await {
         Ok(new) => new,
-        Err(why) => return Ok(Outcome::failed("config-unreadable", why)),
+        Err(ended) => return Ok(ended),
     };
-    if current.as_deref() == Some(new.as_slice()) {
-        return Ok(Outcome::succeeded("unchanged", "the configuration says this already"));
+    let changes = changes(new.before.as_ref(), &new.value);
+    steps.extend(changes.into_iter().map(|change| Step::new("configuring", change)));
+    if let Some(schema) = &update.file.schema {
+        steps.push(Step::new("configuring", format!("it fits the schema {}", schema.display())));
     }
-    steps.push(Step::new(
-        "configuring",
-        format!("the new content: {}", String::from_utf8_lossy(&new).trim_end()),
-    ));
-    steps.extend(device.plan(&order(Digest::of_bytes(&new), new.len())).await?);
+    steps.extend(device.plan(&order(&update.file, new.text.as_bytes())).await?);
     Ok(Outcome::succeeded("configured", "the new configuration is in force"))
 }

@@ -51,6 +51,7 @@ fn a_signed_url_in_the_wrong_place_is_not_repeated() {
     let others = [
         serde_json::json!({"operation": "update-config", "config": signed}),
         serde_json::json!({"operation": "update-config", "config": {}, "mode": signed}),
+        serde_json::json!({"operation": "update-config", "config": {}, "file": signed}),
         serde_json::json!({"operation": "reboot", "delay": signed}),
         serde_json::json!({"operation": "reboot", signed: 1}),
         serde_json::json!(signed),
