@@ -102,6 +102,7 @@ impl Command {
             Self::CheckConfig { config } => {
                 let settings = Settings::load(&config.config)?;
                 settings.tls(&config.config)?;
+                settings.check_schemas(&config.config)?;
                 write!(std::io::stdout(), "{settings}")?;
                 Ok(ExitCode::SUCCESS)
             }

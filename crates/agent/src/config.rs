@@ -1,6 +1,7 @@
 //! `fleethand.toml`: read, checked and understood once, at the start. Nothing else of the agent sees TOML.
 
 mod device;
+mod files;
 mod show;
 mod table;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use ::device::HostSettings;
 use connection::tls::IdentityFiles;
-use dispatcher::Rules;
+use dispatcher::{ConfigFile, Rules};
 
 pub use table::ConfigError;
 use table::Table;
@@ -25,6 +26,8 @@ const DAY: u64 = 24 * 60 * 60;
 pub struct Settings {
     pub connection: Connection,
     pub host: HostSettings,
+    /// What `update-config` may change, in the order of the file.
+    pub configs: Vec<ConfigFile>,
     /// Firmware stays only if the cloud is reached within this time.
     pub cloud_within: Option<Duration>,
     pub download: downloader::Settings,
@@ -73,10 +76,11 @@ impl Settings {
         let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
         let connection = connection(top.table("connection")?)?;
         let (health, cloud_within) = device::health(top.table("health")?)?;
+        let (config_files, configs) = files::configs(top.tables("config")?)?;
         let host = HostSettings {
             firmware: device::firmware(top.optional_table("firmware")?, health, &state_directory)?,
             state_directory,
-            configs: device::configs(top.optional_table("config")?)?,
+            configs: config_files,
             reboot: device::reboot(top.table("reboot")?)?,
         };
         let download = download(top.table("download")?)?;
@@ -92,6 +96,7 @@ impl Settings {
         Ok(Self {
             connection,
             host,
+            configs,
             cloud_within,
             download,
             progress_interval: progress_interval.unwrap_or(Duration::from_secs(10)),
@@ -102,7 +107,24 @@ impl Settings {
     }
 
     pub fn rules(&self) -> Rules {
-        Rules { allow_http: self.download.allow_http, cloud_within: self.cloud_within, local_artifact: None }
+        Rules {
+            allow_http: self.download.allow_http,
+            cloud_within: self.cloud_within,
+            configs: self.configs.clone(),
+            local_artifact: None,
+        }
+    }
+
+    /// Can every configured schema be used? A job would say so too late.
+    pub fn check_schemas(&self, file: &Path) -> Result<(), ConfigError> {
+        for schema in self.configs.iter().filter_map(|config| config.schema.as_ref()) {
+            dispatcher::check_schema(schema).map_err(|error| ConfigError::Unusable {
+                file: file.to_owned(),
+                key: "[config] schema".to_owned(),
+                problem: error.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     /// What the session has to know.

@@ -15,7 +15,7 @@ use downloader::Digest;
 pub(crate) use changes::changes;
 use compose::{Composed, compose};
 pub use format::Format;
-pub use schema::{Unusable, check_schema};
+pub use schema::{JSON_SCHEMA, Unusable, check_schema};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::operation::{ConfigFile, UpdateConfig};

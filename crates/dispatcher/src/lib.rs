@@ -14,7 +14,7 @@ mod reboot;
 mod refused;
 mod resume;
 
-pub use config::{Format, Unusable, check_schema};
+pub use config::{Format, JSON_SCHEMA, Unusable, check_schema};
 pub use dispatcher::{Context, Dispatcher, Ended};
 pub use journal::{Entry, ExecutionId, Journal, JournalError, Phase, Then};
 pub use operation::{

@@ -1,6 +1,5 @@
 //! What of the configuration is about the device: where things go, and how it is found that all is well.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,17 +31,8 @@ pub(super) fn firmware(
     Ok(Some(Checked { target, health }))
 }
 
-pub(super) fn configs(
-    table: Option<Table<'_>>,
-) -> Result<BTreeMap<String, Checked<FileTarget>>, ConfigError> {
-    let Some(mut table) = table else { return Ok(BTreeMap::new()) };
-    let target = file(&mut table, "reload_command", "reload_timeout_seconds")?;
-    table.finish()?;
-    Ok(BTreeMap::from([("config".to_owned(), Checked { target, health: Health::default() })]))
-}
-
 /// A file and a command. The keys of the command differ by what it is for.
-fn file(
+pub(super) fn file(
     table: &mut Table<'_>,
     command: &'static str,
     timeout: &'static str,

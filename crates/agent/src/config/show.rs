@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
+use dispatcher::ConfigFile;
 
 use super::{LogFormat, Settings};
 
@@ -39,12 +40,11 @@ impl Display for Settings {
             }
         }
         self.health(f)?;
-        if self.host.configs.is_empty() {
+        if self.configs.is_empty() {
             writeln!(f, "\n# [config]: not configured")?;
         }
-        for Checked { target, .. } in self.host.configs.values() {
-            writeln!(f, "\n[config]")?;
-            file(f, target, "reload_command", "reload_timeout_seconds")?;
+        for config in &self.configs {
+            self.config(f, config)?;
         }
         writeln!(f, "\n[reboot]")?;
         command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
@@ -70,6 +70,25 @@ impl Display for Settings {
 }
 
 impl Settings {
+    fn config(&self, f: &mut Formatter<'_>, config: &ConfigFile) -> Result {
+        let Some(Checked { target, health }) = self.host.configs.get(&config.name) else { return Ok(()) };
+        writeln!(f, "\n[[config]]")?;
+        text(f, "name", &config.name)?;
+        file(f, target, "reload_command", "reload_timeout_seconds")?;
+        text(f, "format", config.format.name())?;
+        match &config.schema {
+            Some(schema) => path(f, "schema", schema)?,
+            None => writeln!(f, "# schema: none")?,
+        }
+        match health.checks.first() {
+            Some(check) => {
+                command(f, "health_command", check, "health_timeout_seconds")?;
+                seconds(f, "health_interval_seconds", health.interval)
+            }
+            None => writeln!(f, "# health_command: none"),
+        }
+    }
+
     fn health(&self, f: &mut Formatter<'_>) -> Result {
         let Some(Checked { health, .. }) = &self.host.firmware else { return Ok(()) };
         writeln!(f, "\n[health]")?;

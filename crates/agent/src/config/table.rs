@@ -27,6 +27,8 @@ pub(super) struct Table<'t> {
     text: &'t str,
     /// `None` is the top of the file.
     name: Option<&'static str>,
+    /// Where it begins in the text.
+    start: usize,
     keys: DeTable<'t>,
 }
 
@@ -35,7 +37,7 @@ type Found<'t> = Spanned<DeValue<'t>>;
 impl<'t> Table<'t> {
     pub(super) fn parse(file: &'t Path, text: &'t str) -> Result<Self, ConfigError> {
         match DeTable::parse(text) {
-            Ok(keys) => Ok(Self { file, text, name: None, keys: keys.into_inner() }),
+            Ok(keys) => Ok(Self { file, text, name: None, start: 0, keys: keys.into_inner() }),
             Err(error) => Err(ConfigError::Syntax {
                 file: file.to_owned(),
                 line: line_at(text, error.span().map_or(0, |span| span.start)),
@@ -46,12 +48,7 @@ impl<'t> Table<'t> {
 
     /// The table `[name]`; an empty one when the file does not have it.
     pub(super) fn table(&mut self, name: &'static str) -> Result<Self, ConfigError> {
-        Ok(self.optional_table(name)?.unwrap_or(Self {
-            file: self.file,
-            text: self.text,
-            name: Some(name),
-            keys: DeTable::new(),
-        }))
+        Ok(self.optional_table(name)?.unwrap_or_else(|| self.inner(name, 0, DeTable::new())))
     }
 
     pub(super) fn optional_table(&mut self, name: &'static str) -> Result<Option<Self>, ConfigError> {
@@ -69,13 +66,29 @@ impl<'t> Table<'t> {
 
     fn table_in(&mut self, key: &'static str, name: &'static str) -> Result<Option<Self>, ConfigError> {
         let Some((_, value)) = self.keys.remove_entry(key) else { return Ok(None) };
-        let wrong = self.wrong(key, &value, "a table");
+        Ok(Some(self.as_table(key, name, value)?))
+    }
+
+    /// `[name]`, or `[[name]]` any number of times.
+    pub(super) fn tables(&mut self, name: &'static str) -> Result<Vec<Self>, ConfigError> {
+        let Some((_, value)) = self.keys.remove_entry(name) else { return Ok(Vec::new()) };
+        let span = value.span();
         match value.into_inner() {
-            DeValue::Table(keys) => {
-                Ok(Some(Self { file: self.file, text: self.text, name: Some(name), keys }))
-            }
+            DeValue::Array(tables) => tables.into_iter().map(|table| self.as_table(name, name, table)).collect(),
+            other => Ok(vec![self.as_table(name, name, Spanned::new(span, other))?]),
+        }
+    }
+
+    fn as_table(&self, key: &str, name: &'static str, value: Found<'t>) -> Result<Self, ConfigError> {
+        let (start, wrong) = (value.span().start, self.wrong(key, &value, "a table"));
+        match value.into_inner() {
+            DeValue::Table(keys) => Ok(self.inner(name, start, keys)),
             _ => Err(wrong),
         }
+    }
+
+    fn inner(&self, name: &'static str, start: usize, keys: DeTable<'t>) -> Self {
+        Self { file: self.file, text: self.text, name: Some(name), start, keys }
     }
 
     pub(super) fn string(
@@ -168,6 +181,17 @@ impl<'t> Table<'t> {
                 found: "an unknown key".to_owned(),
                 expected: "a key that packaging/fleethand.toml lists".to_owned(),
             }),
+        }
+    }
+
+    /// This table has a key like another table of its kind, where each must have its own.
+    pub(super) fn again(&self, key: &str, value: &str) -> ConfigError {
+        ConfigError::Value {
+            file: self.file.to_owned(),
+            line: line_at(self.text, self.start),
+            key: self.qualified(key),
+            found: format!("{value:?} for the second time"),
+            expected: "another one in each table".to_owned(),
         }
     }
 

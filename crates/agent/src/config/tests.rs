@@ -30,6 +30,7 @@ fn the_example_documents_the_defaults() {
     assert!(all.host.firmware.is_some() && !all.host.configs.is_empty());
     let mut all = all;
     all.host.firmware = None;
+    all.configs.clear();
     all.host.configs.clear();
     all.download.root_ca = None;
     assert_eq!(all.to_string(), shown);
@@ -38,7 +39,9 @@ fn the_example_documents_the_defaults() {
 #[test]
 fn what_is_printed_can_be_read_again() {
     let text = format!(
-        "{MINIMAL}[firmware]\nfile = \"/f\"\ncommand = [\"/bin/true\", \"a b\"]\n[config]\nfile = \"/c\"\n"
+        "{MINIMAL}[firmware]\nfile = \"/f\"\ncommand = [\"/bin/true\", \"a b\"]\n[[config]]\nfile = \"/c.toml\"\n\
+         [[config]]\nname = \"d\"\nfile = \"/d\"\nformat = \"yaml\"\nhealth_command = [\"/bin/true\"]\n\
+         health_timeout_seconds = 7\n"
     );
     let printed = load(&text).unwrap().to_string();
     assert_eq!(load(&printed).unwrap().to_string(), printed);
@@ -117,6 +120,26 @@ fn an_error_names_line_key_what_was_found_and_what_was_expected() {
             with("[download]\nallow_http = \"yes\""),
             ":8: [download] allow_http: found \"yes\", expected true or false",
         ),
+        (with("config = 5"), ":7: [connection] config: found an unknown key"),
+        (format!("config = 5\n{MINIMAL}"), ":1: config: found 5, expected a table"),
+        (format!("config = [5]\n{MINIMAL}"), ":1: config: found 5, expected a table"),
+        (with("[config]"), ": [config] file: not set, expected a path"),
+        (
+            with("[config]\nfile = \"/c.ini\""),
+            ": [config] format: not set, and the name of /c.ini does not tell: expected \"json\", \"toml\" or \"yaml\"",
+        ),
+        (
+            with("[config]\nfile = \"/c\"\nformat = \"ini\""),
+            ": [config] format: found \"ini\", expected \"json\"",
+        ),
+        (
+            with("[[config]]\nfile = \"/a/c.json\"\n\n[[config]]\nfile = \"/b/c.json\""),
+            ":10: [config] name: found \"c.json\" for the second time, expected another one in each table",
+        ),
+        (
+            with("[[config]]\nfile = \"/c.json\"\n[[config]]\nname = \"b\"\nfile = \"/c.json\""),
+            ":9: [config] file: found \"/c.json\" for the second time",
+        ),
         (with("[log]\nlevel = \"loud\""), ": [log] level: found \"loud\", expected \"error\""),
         ("connection = 5\n".to_owned(), ":1: connection: found 5, expected a table"),
         (with("reconnect_min_seconds = 40"), ": [connection] reconnect_max_seconds: expected at least"),
@@ -135,4 +158,41 @@ fn a_file_that_is_not_there_or_not_text_is_an_error_of_its_own() {
     let file = folder.path().join("fleethand.toml");
     std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
     assert!(Settings::load(&file).unwrap_err().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn the_files_of_update_config_have_names_and_formats() {
+    let text = format!(
+        "{MINIMAL}[[config]]\nfile = \"sensors.toml\"\n[[config]]\nname = \"net\"\nfile = \"/n.yml\"\n\
+         [[config]]\nfile = \"/app\"\nformat = \"json\"\nreload_command = [\"r\"]\nhealth_command = [\"h\"]\n"
+    );
+    let settings = load(&text).unwrap();
+    let found: Vec<_> = settings.configs.iter().map(|c| (c.name.as_str(), c.format.name())).collect();
+    assert_eq!(found, [("sensors.toml", "toml"), ("net", "yaml"), ("app", "json")]);
+    assert!(settings.host.configs["sensors.toml"].target.file.ends_with("sensors.toml"));
+    let health = &settings.host.configs["app"].health;
+    assert_eq!(
+        (health.checks.len(), health.within, health.interval),
+        (1, Duration::from_secs(60), Duration::from_secs(5))
+    );
+    assert_eq!(settings.rules().configs, settings.configs);
+    assert_eq!(load(&format!("{MINIMAL}[config]\nfile = \"/c.json\"")).unwrap().configs[0].name, "c.json");
+}
+
+#[cfg(feature = "json-schema")]
+#[test]
+fn a_schema_counts_from_the_file_too() {
+    let settings =
+        load(&format!("{MINIMAL}[config]\nfile = \"c.json\"\nschema = \"c.schema.json\"")).unwrap();
+    let schema = settings.configs[0].schema.clone().unwrap();
+    assert!(schema.is_absolute() && schema.ends_with("c.schema.json"), "{schema:?}");
+    let error = settings.check_schemas(&PathBuf::from("fleethand.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("fleethand.toml: [config] schema: the schema "), "{error}");
+}
+
+#[cfg(not(feature = "json-schema"))]
+#[test]
+fn without_the_feature_a_schema_is_refused() {
+    let found = message(&format!("{MINIMAL}[config]\nfile = \"c.json\"\nschema = \"c.schema.json\""));
+    assert_eq!(found, ": [config] schema: this fleethand was built without the feature json-schema");
 }

@@ -11,6 +11,9 @@ use super::format::Misfit;
 /// A schema beyond this is not one.
 const MAX_BYTES: u64 = 1024 * 1024;
 
+/// Whether schemas can be used at all: the feature is half as large again as the small agent.
+pub const JSON_SCHEMA: bool = cfg!(feature = "json-schema");
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
     #[error(transparent)]
