@@ -57,6 +57,16 @@ pub struct ConfigFile {
     pub schema: Option<PathBuf>,
 }
 
+impl ConfigFile {
+    pub const NAME: &str = "the name of a file: 1 to 64 characters, without / ? and control characters";
+
+    /// What can stand in messages and in the journal: no address, and not long.
+    pub fn is_name(text: &str) -> bool {
+        (1..=64).contains(&text.chars().count())
+            && !text.contains(|c: char| c.is_control() || "/?".contains(c))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// JSON Merge Patch, RFC 7396.
@@ -182,7 +192,8 @@ fn update_config(members: &mut Members, rules: &Rules) -> Result<UpdateConfig, D
         "replace" => Some(Mode::Replace),
         _ => None,
     })?;
-    let name = members.optional("file", "a string with the name of a configured file", as_string)?;
+    let name =
+        members.optional("file", ConfigFile::NAME, |v| as_string(v).filter(|s| ConfigFile::is_name(s)))?;
     let file = config_file(name, &rules.configs)?;
     Ok(UpdateConfig { file, config, mode: mode.unwrap_or(Mode::Merge) })
 }
@@ -199,7 +210,7 @@ fn config_file(name: Option<String>, configured: &[ConfigFile]) -> Result<Config
         (None, _) => None,
     };
     found.cloned().ok_or_else(|| DocumentError::UnknownFile {
-        found: name.map_or_else(|| "nothing".to_owned(), |name| format!("{:?}", shorten(&name))),
+        found: name.map_or_else(|| "nothing".to_owned(), |name| format!("{name:?}")),
         known: configured.iter().map(|file| format!("{:?}", file.name)).collect::<Vec<_>>().join(", "),
     })
 }
@@ -396,6 +407,9 @@ mod tests {
             (json!({"operation": "update-config", "config": [1]}), "config"),
             (json!({"operation": "update-config", "config": {}, "mode": "patch"}), "mode"),
             (json!({"operation": "update-config", "config": {}, "file": 1}), "file"),
+            (json!({"operation": "update-config", "config": {}, "file": ""}), "file"),
+            (json!({"operation": "update-config", "config": {}, "file": "/etc/passwd"}), "file"),
+            (json!({"operation": "update-config", "config": {}, "file": "x".repeat(65)}), "file"),
             (json!({"operation": "reboot", "delay": "60"}), "delay"),
             (json!({"operation": "reboot", "delay": 1.5}), "delay"),
             (json!({"operation": "reboot", "delay": -1}), "delay"),

@@ -21,6 +21,9 @@ pub(super) fn configs(tables: Vec<Table<'_>>) -> Result<Files, ConfigError> {
         let named = table.string("name", "a name")?;
         let own = target.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = named.unwrap_or(own);
+        if !ConfigFile::is_name(&name) {
+            return Err(table.unusable("name", format!("found {name:?}, expected {}", ConfigFile::NAME)));
+        }
         if places.contains_key(&name) {
             return Err(table.again("name", &name));
         }

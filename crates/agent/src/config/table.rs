@@ -74,7 +74,9 @@ impl<'t> Table<'t> {
         let Some((_, value)) = self.keys.remove_entry(name) else { return Ok(Vec::new()) };
         let span = value.span();
         match value.into_inner() {
-            DeValue::Array(tables) => tables.into_iter().map(|table| self.as_table(name, name, table)).collect(),
+            DeValue::Array(tables) => {
+                tables.into_iter().map(|table| self.as_table(name, name, table)).collect()
+            }
             other => Ok(vec![self.as_table(name, name, Spanned::new(span, other))?]),
         }
     }

@@ -129,6 +129,10 @@ fn an_error_names_line_key_what_was_found_and_what_was_expected() {
             ": [config] format: not set, and the name of /c.ini does not tell: expected \"json\", \"toml\" or \"yaml\"",
         ),
         (
+            with("[config]\nfile = \"/c.json\"\nname = \"a/b\""),
+            ": [config] name: found \"a/b\", expected the name of a file: 1 to 64 characters",
+        ),
+        (
             with("[config]\nfile = \"/c\"\nformat = \"ini\""),
             ": [config] format: found \"ini\", expected \"json\"",
         ),

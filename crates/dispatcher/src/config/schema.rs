@@ -94,8 +94,11 @@ mod engine {
         // What a schema asks of a format is meant, also where the newer drafts leave it open.
         compiler.enable_format_assertions();
         let mut schemas = Schemas::new();
-        let compiled = compiler.add_resource(BASE, schema.clone());
-        match compiled.and_then(|()| compiler.compile(BASE, &mut schemas)) {
+        let compiled = match compiler.add_resource(BASE, schema.clone()) {
+            Ok(()) => compiler.compile(BASE, &mut schemas),
+            Err(error) => Err(error),
+        };
+        match compiled {
             Ok(index) => Ok(Compiled { schemas, index }),
             Err(CompileError::LoadUrlError { url, src }) => Err(format!("{url}: {src}")),
             Err(CompileError::ValidationError { src, .. }) => Err(misfit(&src).to_string()),
@@ -160,5 +163,6 @@ mod engine {
     }
 }
 
-#[cfg(all(test, feature = "json-schema"))]
+#[cfg(test)]
+#[cfg(feature = "json-schema")]
 mod tests;
