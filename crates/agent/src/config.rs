@@ -1,5 +1,6 @@
 //! `fleethand.toml`: read, checked and understood once, at the start. Nothing else of the agent sees TOML.
 
+mod boot;
 mod device;
 mod files;
 mod show;
@@ -77,8 +78,9 @@ impl Settings {
         let connection = connection(top.table("connection")?)?;
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let (config_files, configs) = files::configs(top.tables("config")?)?;
+        let boot = boot::boot(top.optional_table("boot")?)?;
         let host = HostSettings {
-            firmware: device::firmware(top.optional_table("firmware")?, health, &state_directory)?,
+            firmware: device::firmware(top.optional_table("firmware")?, boot, health, &state_directory)?,
             state_directory,
             configs: config_files,
             reboot: device::reboot(top.table("reboot")?)?,

@@ -87,6 +87,13 @@ pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFa
     run_watched(spec, &[], halt, &mut |_| {}).await
 }
 
+/// Runs it to its end, whatever else happens, and gives what it printed to its standard output.
+pub(crate) async fn answer(spec: &CommandSpec) -> Result<String, CommandFailure> {
+    let mut stdout = Vec::new();
+    run_watched(spec, &[], &Halt::default(), &mut |bytes| stdout.extend_from_slice(bytes)).await?;
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
 /// With these in its environment, too. `stdout` gets what the command prints there, piece by piece, while it runs.
 pub(crate) async fn run_watched(
     spec: &CommandSpec,
@@ -313,6 +320,14 @@ mod tests {
         for _ in 0..300 {
             assert_eq!(reason("exit 0").await.0, "ok");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_the_standard_output_alone() {
+        let spec = sh("echo A; echo warning >&2", Duration::from_secs(20));
+        assert_eq!(answer(&spec).await.unwrap(), "A\n");
+        let failed = answer(&sh("echo A; exit 1", Duration::from_secs(20))).await.unwrap_err();
+        assert_eq!(failed.reason(), "command-failed");
     }
 
     #[tokio::test]

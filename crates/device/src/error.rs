@@ -34,6 +34,14 @@ pub enum DeviceError {
     PreviousLost(Target),
     #[error("nothing verified to activate for {0}")]
     NothingVerified(Target),
+    #[error("this was begun for another configuration of {0}, and nothing of it is touched")]
+    OtherConfiguration(Target),
+    #[error("it cannot be told which slot runs: {0}")]
+    SlotUnknown(String),
+    #[error("the slot {} {problem}", path.display())]
+    SlotUnusable { path: PathBuf, problem: String },
+    #[error("the bootloader: {0}")]
+    Bootloader(String),
 }
 
 impl DeviceError {
@@ -46,6 +54,10 @@ impl DeviceError {
             Self::Storage { .. } | Self::Lost(_) | Self::PreviousLost(_) | Self::NothingVerified(_) => {
                 "storage-error"
             }
+            Self::OtherConfiguration(_) => "other-configuration",
+            Self::SlotUnknown(_) => "booted-slot-unknown",
+            Self::SlotUnusable { .. } => "slot-unusable",
+            Self::Bootloader(_) => "bootloader-error",
             Self::Staging(error) => error.reason(),
             Self::Verification(error) => error.reason(),
             Self::Command(failure) => failure.reason(),

@@ -15,6 +15,7 @@ use crate::error::DeviceError;
 use crate::file::{FilePlace, FileTarget};
 use crate::installer::{InstallerPlace, InstallerTarget};
 use crate::place::{Place, Stage};
+use crate::slots::{SlotsPlace, SlotsTarget};
 use crate::storage::{Durability, read_bounded, write_atomically};
 use crate::{Halt, Health};
 
@@ -43,13 +44,15 @@ pub struct Checked<T> {
 pub enum FirmwareTarget {
     File(FileTarget),
     Command(InstallerTarget),
+    Slots(SlotsTarget),
 }
 
 impl FirmwareTarget {
-    fn place(self) -> Box<dyn Place> {
+    fn place(self, state_directory: &Path) -> Box<dyn Place> {
         match self {
             Self::File(target) => Box::new(FilePlace::new(Target::Firmware, target)),
             Self::Command(target) => Box::new(InstallerPlace::new(target)),
+            Self::Slots(target) => Box::new(SlotsPlace::new(target, state_directory)),
         }
     }
 
@@ -58,6 +61,7 @@ impl FirmwareTarget {
         match self {
             Self::File(target) => target.file.parent(),
             Self::Command(target) => Some(target.staging.as_path()),
+            Self::Slots(_) => None,
         }
         .filter(|folder| folder.is_dir())
     }
@@ -91,7 +95,10 @@ struct Record {
 impl HostDevice {
     pub fn new(settings: HostSettings) -> Self {
         let firmware = settings.firmware.clone();
-        let firmware = firmware.map(|Checked { target, health }| Checked { target: target.place(), health });
+        let firmware = firmware.map(|Checked { target, health }| Checked {
+            target: target.place(&settings.state_directory),
+            health,
+        });
         let configs = settings.configs.iter().map(|(name, Checked { target, health })| {
             let place = FilePlace::new(Target::Config(name.clone()), target.clone());
             (name.clone(), Checked { target: place, health: health.clone() })

@@ -3,6 +3,7 @@
 //! Read `device.rs` for the line, `place.rs` for what every kind of target must be able to do, and `host.rs` for how
 //! the one is made of the other.
 
+mod boot;
 mod command;
 mod device;
 mod error;
@@ -13,10 +14,12 @@ mod health;
 mod host;
 mod installer;
 mod place;
+mod slots;
 mod staged;
 mod storage;
 mod swap;
 
+pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
 pub use device::{Before, Boot, Change, Device, Effect, Installed, Order, Percent, RolledBack, Step, Target};
 pub use error::DeviceError;
@@ -25,6 +28,7 @@ pub use halt::{Halt, HaltKind};
 pub use health::Health;
 pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};
 pub use installer::InstallerTarget;
+pub use slots::SlotsTarget;
 pub use storage::{Durability, beside, read_bounded, remove_if_there, write_atomically};
 
 /// Long work on files goes to a thread of its own: the loop must go on answering the broker.

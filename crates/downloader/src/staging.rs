@@ -56,7 +56,7 @@ impl Staging {
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(|e| SinkError::storage("restrict the staged file's mode", e))?;
         let file = Arc::new(file);
-        let writeback = Some(Writeback::start(&file, existing)?);
+        let writeback = Some(Writeback::start(&file, existing, u64::MAX)?);
         let path = path.to_owned();
         Ok(Self { path, file, writeback, digest, size, position: existing, resumed: existing > 0 })
     }
@@ -118,7 +118,7 @@ impl Sink for Staging {
     async fn restart(&mut self) -> Result<(), SinkError> {
         self.writeback = None; // waits: an old write must not land in the new object
         self.file.set_len(0).map_err(|e| SinkError::storage("empty the staged file", e))?;
-        self.writeback = Some(Writeback::start(&self.file, 0)?);
+        self.writeback = Some(Writeback::start(&self.file, 0, u64::MAX)?);
         (self.position, self.resumed) = (0, false);
         Ok(())
     }

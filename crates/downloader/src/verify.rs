@@ -40,12 +40,7 @@ impl VerifiedArtifact {
         size: Option<u64>,
         resumed: bool,
     ) -> Result<Self, VerifyError> {
-        if let Some(size) = size.filter(|size| *size != found.len) {
-            return Err(VerifyError::SizeMismatch { expected: size, found: found.len, resumed });
-        }
-        if found.digest != expected {
-            return Err(VerifyError::ChecksumMismatch { expected, found: found.digest, resumed });
-        }
+        found.check(expected, size, resumed)?;
         Ok(Self { path: path.to_owned(), digest: expected, len: found.len })
     }
 

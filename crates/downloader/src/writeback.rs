@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::FileExt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc as std_mpsc,
     },
     thread,
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Digest, SinkError};
+use crate::{Digest, SinkError, VerifyError};
 
 /// Synced and read back in one go. Large, because each sync waits for the storage's journal.
 const WINDOW: u64 = 8 << 20;
@@ -42,37 +42,62 @@ const READ: &str = "read the artifact back";
 /// How far the file is written and synced, or how that failed.
 type Written = std_mpsc::Sender<Result<u64, SinkError>>;
 
-pub(crate) struct Hashed {
+/// What the storage gave back, from its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
     pub digest: Digest,
     pub len: u64,
 }
 
-pub(crate) struct Writeback {
+impl Hashed {
+    /// Are these the bytes that were asked for? `resumed`: some of them were there before this transfer.
+    pub fn check(&self, expected: Digest, size: Option<u64>, resumed: bool) -> Result<(), VerifyError> {
+        if let Some(size) = size.filter(|size| *size != self.len) {
+            return Err(VerifyError::SizeMismatch { expected: size, found: self.len, resumed });
+        }
+        if self.digest != expected {
+            return Err(VerifyError::ChecksumMismatch { expected, found: self.digest, resumed });
+        }
+        Ok(())
+    }
+}
+
+/// Bytes on their way to an open file or block device. Dropping it waits until nothing writes any more.
+pub struct Writeback {
     queue: Option<mpsc::Sender<Bytes>>,
     outcome: Option<oneshot::Receiver<Result<Hashed, SinkError>>>,
     stop: Arc<AtomicBool>,
+    synced: Arc<AtomicU64>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Writeback {
-    /// Goes on behind the `existing` bytes of the file, which are read back and hashed first.
-    pub(crate) fn start(file: &Arc<File>, existing: u64) -> Result<Self, SinkError> {
+    /// Goes on behind the `existing` bytes of the file, which are read back and hashed first. Nothing is written past
+    /// the first `room` bytes.
+    pub fn start(file: &Arc<File>, existing: u64, room: u64) -> Result<Self, SinkError> {
         let (queue, bytes) = mpsc::channel(QUEUE);
         let (written, to_hash) = std_mpsc::channel();
         let (report, outcome) = oneshot::channel();
-        let mut this =
-            Self { queue: Some(queue), outcome: Some(outcome), stop: Arc::default(), threads: Vec::new() };
+        let mut this = Self {
+            queue: Some(queue),
+            outcome: Some(outcome),
+            stop: Arc::default(),
+            synced: Arc::default(),
+            threads: Vec::new(),
+        };
 
-        let writer = Writer { file: Arc::clone(file), at: existing, synced: 0, nudged: existing };
+        let (file, synced) = (Arc::clone(file), Arc::clone(&this.synced));
+        let reader = Arc::clone(&file);
+        let writer = Writer { file, room, at: existing, synced: 0, nudged: existing, shown: synced };
         let stop = Arc::clone(&this.stop);
         this.spawn("artifact-write", move || {
             if let Err(e) = writer.run(bytes, &written, &stop) {
                 let _ = written.send(Err(e)); // the hasher reports it
             }
         })?;
-        let (file, stop) = (Arc::clone(file), Arc::clone(&this.stop));
+        let stop = Arc::clone(&this.stop);
         this.spawn("artifact-hash", move || {
-            let _ = report.send(hash_windows(&file, &to_hash, &stop)); // nobody listens after a drop
+            let _ = report.send(hash_windows(&reader, &to_hash, &stop)); // nobody listens after a drop
         })?;
         Ok(this)
     }
@@ -84,7 +109,7 @@ impl Writeback {
     }
 
     /// Queues the next bytes, counting in `taken` what was queued, also if it is dropped while waiting.
-    pub(crate) async fn push(&mut self, mut bytes: Bytes, taken: &mut u64) -> Result<(), SinkError> {
+    pub async fn push(&mut self, mut bytes: Bytes, taken: &mut u64) -> Result<(), SinkError> {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(CHUNK));
             let len = chunk.len() as u64;
@@ -100,8 +125,13 @@ impl Writeback {
         Ok(())
     }
 
+    /// How many bytes from the beginning would survive a power cut.
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Relaxed)
+    }
+
     /// Everything was pushed: all of it is on disk, and this is what is read there.
-    pub(crate) async fn finish(mut self) -> Result<Hashed, SinkError> {
+    pub async fn finish(mut self) -> Result<Hashed, SinkError> {
         self.queue = None;
         self.outcome().await
     }
@@ -131,9 +161,12 @@ fn ended_early() -> SinkError {
 
 struct Writer {
     file: Arc<File>,
+    room: u64,
     at: u64,
     synced: u64,
     nudged: u64,
+    /// `synced`, for everybody.
+    shown: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -149,6 +182,10 @@ impl Writer {
         let mut batch = Vec::with_capacity(QUEUE);
         while bytes.blocking_recv_many(&mut batch, QUEUE) > 0 && !stop.load(Ordering::Relaxed) {
             for bytes in batch.drain(..) {
+                let (needed, available) = (bytes.len() as u64, self.room.saturating_sub(self.at));
+                if needed > available {
+                    return Err(SinkError::NoSpace { needed, available });
+                }
                 self.file.write_all_at(&bytes, self.at).map_err(|e| SinkError::storage(WRITE, e))?;
                 self.at += bytes.len() as u64;
             }
@@ -172,6 +209,7 @@ impl Writer {
     fn hand_over(&mut self, written: &Written) -> Result<(), SinkError> {
         self.file.sync_data().map_err(|e| SinkError::storage(SYNC, e))?;
         self.synced = self.at;
+        self.shown.store(self.at, Ordering::Relaxed);
         // A hasher that is gone has failed, and its error is the one that counts.
         written.send(Ok(self.at)).map_err(|_| ended_early())
     }
@@ -190,7 +228,7 @@ fn hash_windows(
 }
 
 /// Hashes a file from its beginning, as it is read back.
-pub(crate) struct ReadBack<'a> {
+pub struct ReadBack<'a> {
     file: &'a File,
     context: ring::digest::Context,
     at: u64,
@@ -198,11 +236,11 @@ pub(crate) struct ReadBack<'a> {
 }
 
 impl<'a> ReadBack<'a> {
-    pub(crate) fn new(file: &'a File) -> Self {
+    pub fn new(file: &'a File) -> Self {
         Self { file, context: Digest::context(), at: 0, block: vec![0; BLOCK] }
     }
 
-    pub(crate) fn read_to(&mut self, end: u64, stop: &AtomicBool) -> Result<(), SinkError> {
+    pub fn read_to(&mut self, end: u64, stop: &AtomicBool) -> Result<(), SinkError> {
         drop_pages(self.file, self.at, end);
         while self.at < end && !stop.load(Ordering::Relaxed) {
             let want = usize::try_from(end - self.at).unwrap_or(BLOCK).min(BLOCK);
@@ -224,7 +262,7 @@ impl<'a> ReadBack<'a> {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Hashed {
+    pub fn finish(self) -> Hashed {
         Hashed { digest: Digest::of(self.context), len: self.at }
     }
 }

@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use device::{Checked, CommandSpec, FileTarget, FirmwareTarget, Health, InstallerTarget, RebootSpec};
+use device::{
+    BootSettings, Checked, CommandSpec, FileTarget, FirmwareTarget, Health, InstallerTarget, RebootSpec,
+};
 
 use super::DAY;
+use super::boot::slots;
 use super::table::{ConfigError, Table};
 
 pub(super) fn firmware(
     table: Option<Table<'_>>,
+    boot: Option<BootSettings>,
     health: Health,
     state_directory: &Path,
 ) -> Result<Option<Checked<FirmwareTarget>>, ConfigError> {
@@ -21,10 +25,10 @@ pub(super) fn firmware(
             let table = table.required_table_in("installer", "firmware.installer")?;
             FirmwareTarget::Command(installer(table, state_directory)?)
         }
+        Some("slots") => FirmwareTarget::Slots(slots(&mut table, boot)?),
         Some(other) => {
-            return Err(
-                table.unusable("target", format!("found {other:?}, expected \"file\" or \"command\""))
-            );
+            let expected = "expected \"file\", \"slots\" or \"command\"";
+            return Err(table.unusable("target", format!("found {other:?}, {expected}")));
         }
     };
     table.finish()?;

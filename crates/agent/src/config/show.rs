@@ -7,6 +7,7 @@ use std::time::Duration;
 use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
 use dispatcher::ConfigFile;
 
+use super::boot::show_slots;
 use super::{LogFormat, Settings};
 
 impl Display for Settings {
@@ -117,6 +118,7 @@ fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
             command(f, "command", &target.command, "timeout_seconds")?;
             path(f, "staging", &target.staging)
         }
+        FirmwareTarget::Slots(target) => show_slots(f, target),
     }
 }
 
@@ -134,14 +136,14 @@ fn command(f: &mut Formatter<'_>, key: &str, spec: &CommandSpec, timeout_key: &s
     seconds(f, timeout_key, spec.timeout)
 }
 
-fn seconds(f: &mut Formatter<'_>, key: &str, value: Duration) -> Result {
+pub(super) fn seconds(f: &mut Formatter<'_>, key: &str, value: Duration) -> Result {
     writeln!(f, "{key} = {}", value.as_secs())
 }
 
-fn path(f: &mut Formatter<'_>, key: &str, value: &Path) -> Result {
+pub(super) fn path(f: &mut Formatter<'_>, key: &str, value: &Path) -> Result {
     text(f, key, &value.to_string_lossy())
 }
 
-fn text(f: &mut Formatter<'_>, key: &str, value: &str) -> Result {
+pub(super) fn text(f: &mut Formatter<'_>, key: &str, value: &str) -> Result {
     writeln!(f, "{key} = {value:?}")
 }

@@ -1,5 +1,6 @@
 //! Reads keys out of a TOML table one by one, and knows file, line and key when something is wrong.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,6 +118,19 @@ impl<'t> Table<'t> {
 
     pub(super) fn required_path(&mut self, key: &'static str) -> Result<PathBuf, ConfigError> {
         self.path(key)?.ok_or_else(|| self.missing(key, "a path"))
+    }
+
+    /// Everything that is left: names of the user's, each with a path.
+    pub(super) fn paths(&mut self) -> Result<BTreeMap<String, PathBuf>, ConfigError> {
+        let folder = self.file.parent().unwrap_or(Path::new(""));
+        let mut paths = BTreeMap::new();
+        for (key, value) in std::mem::take(&mut self.keys) {
+            let Some(path) = value.get_ref().as_str().filter(|path| !path.is_empty()) else {
+                return Err(self.wrong(key.get_ref(), &value, "a path"));
+            };
+            paths.insert(key.get_ref().to_string(), folder.join(path));
+        }
+        Ok(paths)
     }
 
     pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {

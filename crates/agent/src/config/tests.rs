@@ -51,6 +51,24 @@ fn what_is_printed_can_be_read_again() {
     assert_eq!(load(&printed).unwrap().to_string(), printed);
 }
 
+const SLOTS: &str =
+    "[firmware]\ntarget = \"slots\"\n[firmware.slots]\nA = \"/dev/a\"\n\"b.1\" = \"/dev/b\"\n";
+
+#[test]
+fn slots_and_every_bootloader_are_printed_as_they_are_read() {
+    let boots = [
+        "kind = \"grub\"",
+        "kind = \"u-boot\"\nconfig = \"/c\"\ntries = 9",
+        "kind = \"command\"\ncommand = [\"/b\", \"x\"]",
+        "kind = \"command\"\ncommand = [\"/b\"]\nbooted = \"cmdline\"\ncmdline_parameter = \"rauc.slot\"",
+    ];
+    for boot in boots {
+        let printed = load(&format!("{MINIMAL}{SLOTS}[boot]\n{boot}\n")).unwrap().to_string();
+        assert!(printed.contains("\n\"b.1\" = \"/dev/b\"\n\n[boot]\n"), "{printed}");
+        assert_eq!(load(&printed).unwrap().to_string(), printed);
+    }
+}
+
 #[test]
 fn relative_paths_count_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -71,6 +89,10 @@ fn the_client_id_is_the_thing_name_unless_set() {
 #[test]
 fn an_error_names_line_key_what_was_found_and_what_was_expected() {
     let with = |extra: &str| format!("{MINIMAL}{extra}");
+    let slots = |lines: &str| {
+        let boot = "[boot]\nkind = \"grub\"\n";
+        format!("{MINIMAL}{boot}[firmware]\ntarget = \"slots\"\n[firmware.slots]\n{lines}")
+    };
     let cases = [
         ("".to_owned(), ": [connection] endpoint: not set, expected a host name"),
         ("port = ".to_owned(), ":1: not TOML:"),
@@ -92,6 +114,18 @@ fn an_error_names_line_key_what_was_found_and_what_was_expected() {
         ),
         (MINIMAL.replace("\"t\"", "\"a/b\""), ": [connection] thing_name: expected 1 to 128 of"),
         (with("[firmware]"), ": [firmware] file: not set, expected a path"),
+        (with(SLOTS), ": [firmware] target: \"slots\" needs the table [boot]"),
+        (slots("A = \"/a\""), ": [firmware] slots: found 1, expected exactly two slots"),
+        (slots("A = \"/a\"\nB = \"/b\"\nC = \"/c\""), ": [firmware] slots: found 3"),
+        (slots("A = \"/a\"\nB = \"/a\""), ": [firmware] slots: both slots are /a"),
+        (slots("A = \"/a\"\nB = 7"), ":13: [firmware.slots] B: found 7, expected a path"),
+        (slots("A = \"/a\"\n\"B C\" = \"/b\""), ": [firmware.slots] B C: a slot's name has"),
+        (with("[boot]\nkind = \"lilo\""), ": [boot] kind: found \"lilo\", expected \"grub\""),
+        (with("[boot]\nkind = \"grub\"\ntries = 10"), ":9: [boot] tries: found 10, expected a whole number"),
+        (
+            with("[boot]\nkind = \"grub\"\nbooted = \"command\""),
+            ": [boot] booted: found \"command\", expected \"cmdline\"",
+        ),
         (with("[firmware]\nfile = \"/\""), ": [firmware] file: / does not name a file"),
         (with("[firmware]\nfile = 7"), ":8: [firmware] file: found 7, expected a path"),
         (

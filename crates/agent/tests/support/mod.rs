@@ -10,6 +10,7 @@
 
 #[path = "../../../cloud/tests/support/mod.rs"]
 pub mod cloud;
+pub mod slots;
 
 use std::fs;
 use std::io::Write;

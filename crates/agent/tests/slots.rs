@@ -1,0 +1,164 @@
+//! Firmware into slots, over the local cloud: booted on trial, kept or rolled back.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+
+use serde_json::json;
+use support::cloud::Cloud;
+use support::slots::{System, image};
+use support::{Device, Ended, Operator, cloud_with_bucket, firmware_document, sha256};
+
+const SIZE: usize = 1_000_000;
+
+fn device(cloud: &Cloud) -> Device {
+    let device = Device::create(cloud);
+    device.simulate_slots(&image(System::Good, 1, SIZE), SIZE as u64);
+    device
+}
+
+/// Orders an image, and starts the agent again as often as it reboots the device.
+fn update(cloud: &Cloud, device: &mut Device, job: &str, image: &[u8]) -> Ended {
+    cloud.upload(job, image);
+    cloud.create_job(job, &firmware_document(job, job, &sha256(image)));
+    follow(cloud, device, job)
+}
+
+fn follow(cloud: &Cloud, device: &mut Device, job: &str) -> Ended {
+    support::until(&format!("{job} to end"), || {
+        if device.has_ended() {
+            device.start();
+        }
+        let pending = ["QUEUED", "IN_PROGRESS"].contains(&cloud.execution(job)["status"].as_str().unwrap());
+        (!pending).then_some(())
+    });
+    cloud.outcome(job)
+}
+
+fn text(device: &Device, name: &str) -> String {
+    String::from_utf8(device.read(name)).unwrap()
+}
+
+#[test]
+fn an_image_is_booted_on_trial_and_kept_and_the_next_one_goes_into_the_other_slot() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    let (second, third) = (image(System::Good, 2, SIZE), image(System::Good, 3, SIZE - 1));
+    update(&cloud, &mut device, "v2", &second).is("SUCCEEDED", "installed");
+    assert_eq!((device.running_slot(), device.boot_state()), ("B".into(), "good=B".into()));
+    assert!(device.slot_has("B", &second));
+    assert_eq!(text(&device, "boots"), "A\nB\n");
+
+    update(&cloud, &mut device, "v3", &third).is("SUCCEEDED", "installed");
+    assert_eq!((device.running_slot(), device.boot_state()), ("A".into(), "good=A".into()));
+    assert!(device.slot_has("A", &third) && device.slot_has("B", &second));
+
+    cloud.create_job("again", &firmware_document("v3", "v3", &sha256(&third)));
+    cloud.outcome("again").is("SUCCEEDED", "already-installed");
+    assert_eq!(text(&device, "boots"), "A\nB\nA\n");
+    support::until("the journal to be empty", || {
+        (!support::exists(&device.path("state/journal.json"))).then_some(())
+    });
+    assert_eq!(device.names_in("state"), ["history.json", "installed.json"]);
+}
+
+#[test]
+fn an_image_that_is_not_well_is_rolled_back_and_not_tried_again() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    let bad = image(System::Unhealthy, 2, SIZE);
+    let ended = update(&cloud, &mut device, "bad", &bad);
+    ended.is("FAILED", "health-check-failed");
+    assert!(ended.message.contains("UNHEALTHY"), "{ended:?}");
+    assert_eq!((device.running_slot(), device.boot_state()), ("A".into(), "good=A".into()));
+    assert_eq!(text(&device, "boots"), "A\nB\nA\n");
+}
+
+#[test]
+fn an_image_that_does_not_come_up_is_what_the_bootloader_rolled_back() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    update(&cloud, &mut device, "dead", &image(System::Panics, 2, SIZE))
+        .is("FAILED", "bootloader-rolled-back");
+    assert_eq!((device.running_slot(), device.boot_state()), ("A".into(), "good=A".into()));
+    assert_eq!(text(&device, "boots"), "A\nB\nB\nB\nA\n");
+}
+
+#[test]
+fn nothing_is_fetched_for_slots_that_cannot_be_used() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    let new = image(System::Good, 2, SIZE + 1);
+    cloud.upload("fw", &new);
+    let before = device.read("slotB");
+    device.start();
+    let mut jobs = 0;
+    let mut order = |device: &Device, status: &str, reason: &str| {
+        jobs += 1;
+        let ended = cloud.run(&format!("job-{jobs}"), &firmware_document("fw", "2", &sha256(&new)));
+        ended.is(status, reason);
+        assert_eq!(device.read("slotB"), before, "{ended:?}");
+        ended
+    };
+    let too_small = order(&device, "FAILED", "no-space");
+    assert!(too_small.message.contains("1000001"), "{too_small:?}");
+
+    device.grub_editenv(&["set", "good=B"]);
+    let other = order(&device, "FAILED", "bootloader-error");
+    assert!(other.message.contains("good=B, but slot A runs"), "{other:?}");
+    device.grub_editenv(&["unset", "good"]);
+    order(&device, "FAILED", "bootloader-error");
+    device.grub_editenv(&["set", "good=A"]);
+
+    device.write("cmdline", "root=/dev/simulated");
+    order(&device, "FAILED", "booted-slot-unknown");
+    device.write("cmdline", "slot=C");
+    order(&device, "FAILED", "booted-slot-unknown");
+    device.write("cmdline", "slot=A");
+
+    std::fs::rename(device.path("slotB"), device.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(device.path("elsewhere"), device.path("slotB")).unwrap();
+    order(&device, "FAILED", "slot-unusable");
+    std::fs::remove_file(device.path("slotB")).unwrap();
+    std::fs::hard_link(device.path("slotA"), device.path("slotB")).unwrap();
+    let ended = cloud.run("same", &firmware_document("fw", "2", &sha256(&new)));
+    ended.is("FAILED", "slot-unusable");
+    assert_eq!(device.boot_state(), "good=A");
+}
+
+/// Stopped in the middle of a transfer into the slot; the next agent goes on behind what is known to be there.
+fn interrupted(meanwhile: impl FnOnce(&Device)) -> String {
+    const LARGE: usize = 40 << 20;
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = Device::create(&cloud);
+    device.simulate_slots(&image(System::Good, 1, SIZE), LARGE as u64);
+    let new = image(System::Good, 2, LARGE);
+    cloud.upload("fw", &new);
+    cloud.fault(json!({"fault": "object-slow", "bytes": 10 << 20}));
+    device.start();
+    cloud.create_job("large", &firmware_document("fw", "2", &sha256(&new)));
+    support::until("the first bytes", || device.slot_has("B", &new[..20 << 20]).then_some(()));
+    device.stop();
+    let record: serde_json::Value = serde_json::from_slice(&device.read("state/slot.json")).unwrap();
+    assert!(record["synced"].as_u64().unwrap() >= 8 << 20, "{record}");
+    meanwhile(&device);
+    follow(&cloud, &mut device, "large").is("SUCCEEDED", "installed");
+    assert!(device.slot_has("B", &new));
+    device.log()
+}
+
+#[test]
+fn a_transfer_into_a_slot_goes_on_after_a_stop() {
+    let log = interrupted(|_| {});
+    assert!(!log.contains("fetching again from zero"), "{log}");
+}
+
+#[test]
+fn what_was_in_the_slot_before_a_restart_is_read_again_and_not_believed() {
+    let log = interrupted(|device| {
+        let slot = std::fs::File::options().write(true).open(device.path("slotB")).unwrap();
+        slot.write_all_at(b"rot", 1 << 20).unwrap();
+    });
+    assert!(log.contains("fetching again from zero"), "{log}");
+}
