@@ -41,6 +41,9 @@ pub(crate) struct Serve {
     /// Address of the object store
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4568")]
     pub(crate) s3: SocketAddr,
+    /// What presigned URLs begin with, where devices reach the object store by another address: http://10.0.2.2:4568
+    #[arg(long, value_name = "URL")]
+    pub(crate) s3_url: Option<String>,
     /// Address of MQTT over mutual TLS
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8883")]
     pub(crate) mqtts: SocketAddr,

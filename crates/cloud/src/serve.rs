@@ -57,7 +57,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
         storage: storage.clone(),
         credentials: credentials.clone(),
         region: options.region.clone(),
-        address: s3_url.clone(),
+        address: options.s3_url.unwrap_or_else(|| s3_url.clone()).trim_end_matches('/').to_owned(),
         sessions: Default::default(),
     };
     let settings = Settings {

@@ -90,6 +90,18 @@ fn the_url_of_a_job_gets_the_object_and_nothing_else() {
 }
 
 #[test]
+fn a_device_that_knows_the_store_by_another_address_gets_urls_that_are_signed_for_it() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let elsewhere = format!("http://localhost:{}", free.port());
+    let shop = Shop::new(&["--s3", &free.to_string(), "--s3-url", &format!("{elsewhere}/")]);
+    shop.put("fw", b"firmware");
+    let url = shop.signed_get("job", "fw");
+    assert!(url.starts_with(&format!("{elsewhere}/firmware/fw?")), "{url}");
+    assert_eq!(http("GET", &url, &[], b"").text(), "firmware");
+    assert_eq!(http("GET", &url.replace(&elsewhere, shop.cloud.s3()), &[], b"").status, 403);
+}
+
+#[test]
 fn every_delivery_is_signed_anew_also_within_a_second() {
     let shop = Shop::new(&["--clock", "manual:1700000000"]);
     shop.put("fw", b"firmware");

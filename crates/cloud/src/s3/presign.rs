@@ -28,7 +28,7 @@ pub(crate) struct Presigner {
     pub(crate) storage: std::sync::Arc<Storage>,
     pub(crate) credentials: Credentials,
     pub(crate) region: String,
-    /// `http://ADDRESS`
+    /// `http://ADDRESS`, as devices reach it.
     pub(crate) address: String,
     /// URLs signed so far, each in a session of its own.
     pub(crate) sessions: AtomicU64,
