@@ -8,6 +8,8 @@ from disk import disk, overlay, system
 from guest import Guest
 
 PARTITIONS = {"A": "/dev/vda2", "B": "/dev/vda3"}
+# How often a slot on trial may be booted.
+TRIES = 3
 # Much longer than anything takes on an idle machine: it only ends what would never end.
 PATIENCE = 1800
 
@@ -30,10 +32,13 @@ B = "/dev/vda3"
 
 [boot]
 kind = "grub"
-environment = "/boot/env/grub/grubenv"
+env = "/boot/env/grub/grubenv"
+tries = {tries}
 
 [health]
-command = ["/usr/libexec/product-health"]
+commands = [["/usr/libexec/product-health"]]
+within_seconds = 60
+cloud = true
 
 [config]
 file = "/data/product.json"
@@ -67,7 +72,7 @@ class Bench:
         (folder / "data").mkdir(parents=True)
         identity = self.cloud.thing(thing, folder / "data" / "fleethand")
         port = self.cloud.ready["mqtts"].rsplit(":", 1)[1]
-        (identity / "fleethand.toml").write_text(CONFIG.format(host=HOST, port=port, thing=thing))
+        (identity / "fleethand.toml").write_text(CONFIG.format(host=HOST, port=port, thing=thing, tries=TRIES))
         base = disk(folder / "factory.img", self.factory, folder / "data")
         return Device(self.cloud, thing, folder, overlay(base, folder / "disk.qcow2"))
 

@@ -15,10 +15,10 @@ GRUB = Path("/usr/lib/grub/i386-pc")
 
 # What is wrong with a system: files of it that are another's, or are not there.
 REPLACED = {
-    "unhealthy": {"/usr/libexec/product-health": "#!/bin/sh\necho 'the product does not start' >&2\nexit 1\n"},
-    "panics": {"/sbin/init": "#!/bin/sh\necho c >/proc/sysrq-trigger\n"},
+    "unhealthy": {"/usr/libexec/product-health": b"#!/bin/sh\necho 'the product does not start' >&2\nexit 1\n"},
+    "panics": {"/usr/sbin/init": b"#!/bin/sh\necho c >/proc/sysrq-trigger\n"},
     "no-kernel": {"/vmlinuz": None},
-    "no-init": {"/sbin/init": None},
+    "no-init": {"/usr/sbin/init": None},
 }
 
 
@@ -34,7 +34,7 @@ def file_system(image, mib, folder, *options):
     """An ext file system with what is in the folder, all of it root's."""
     image.unlink(missing_ok=True)
     mapped = () if os.geteuid() == 0 else ("unshare", "--map-root-user")
-    run(*mapped, "mke2fs", "-q", *options, "-d", folder, image, f"{mib}M")
+    run(*mapped, "mke2fs", "-q", *options, "-d", folder, image, f"{mib}M", stdout=subprocess.DEVNULL)
 
 
 def debian(work):
@@ -56,21 +56,24 @@ def system(work, version, agent, broken=None):
     run("cp", "--sparse=always", debian(work), image)
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
-    files = {"/usr/bin/fleethand": Path(agent).read_bytes(), "/etc/fleethand-image-version": f"{version}\n"}
+    files = {"/usr/bin/fleethand": Path(agent).read_bytes(), "/etc/fleethand-image-version": f"{version}\n".encode()}
+    files |= REPLACED.get(broken, {})
     orders = []
-    for number, (name, content) in enumerate({**files, **REPLACED.get(broken, {})}.items()):
+    for number, (name, content) in enumerate(files.items()):
         orders += [f"cd {Path(name).parent}", f"rm {Path(name).name}"]
         if content is not None:
             part = parts / str(number)
-            part.write_bytes(content if isinstance(content, bytes) else content.encode())
+            part.write_bytes(content)
             orders.append(f"write {part} {Path(name).name}")
             orders += [f"sif {name} {field}" for field in ("mode 0100755", "uid 0", "gid 0")]
     (parts / "orders").write_text("\n".join(orders) + "\n")
     run("debugfs", "-w", "-f", parts / "orders", image, capture_output=True)
+    # debugfs ends with 0 whatever went wrong.
     run("e2fsck", "-fn", image, capture_output=True)
     for name, content in files.items():
-        held = run("debugfs", "-R", f"cat {name}", image, capture_output=True).stdout
-        assert held == (content if isinstance(content, bytes) else content.encode()), f"{name} of {image}"
+        asked = "stat" if content is None else "cat"
+        held = run("debugfs", "-R", f"{asked} {name}", image, capture_output=True).stdout
+        assert held == (content or b""), f"{name} of {image} is not what it should be"
     return image
 
 
@@ -103,7 +106,8 @@ def disk(image, slot_a, data):
 
 
 def put(part, image, at, *options):
-    run("dd", f"if={part}", f"of={image}", f"seek={at}", "oflag=seek_bytes", "bs=64k", "status=none", *(options or ("conv=notrunc",)))
+    options = options or ("conv=notrunc",)
+    run("dd", f"if={part}", f"of={image}", f"seek={at}", "oflag=seek_bytes", "bs=64k", "status=none", *options)
 
 
 def overlay(base, image):

@@ -9,10 +9,8 @@ import time
 import traceback
 from pathlib import Path
 
-from bench import Bench, expect
+from bench import TRIES, Bench, expect
 from cloud import Cloud
-
-TRIES = 3
 
 
 def row(name, begun, result):
@@ -91,9 +89,9 @@ def scenarios(options):
     return {
         "update": undisturbed,
         "unhealthy": broken("unhealthy", "health-check-failed", "B"),
-        "panics": broken("panics", "rolled-back", "B" * TRIES),
-        "no-kernel": broken("no-kernel", "rolled-back", "B" * TRIES),
-        "no-init": broken("no-init", "rolled-back", "B" * TRIES),
+        "panics": broken("panics", "bootloader-rolled-back", "B" * TRIES),
+        "no-kernel": broken("no-kernel", "bootloader-rolled-back", "B" * TRIES),
+        "no-init": broken("no-init", "bootloader-rolled-back", "B" * TRIES),
         "power-cuts": cuts(options.seed, options.cuts),
     }
 
@@ -123,6 +121,8 @@ def main():
             begun = time.monotonic()
             try:
                 known[name](bench, name)
+                for image in ("factory.img", "disk.qcow2"):
+                    (options.work / name / image).unlink()
             except Exception as error:
                 wrong.append(name)
                 traceback.print_exc()
