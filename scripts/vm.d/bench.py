@@ -5,13 +5,11 @@ import time
 
 from cloud import HOST
 from disk import disk, overlay, system
-from guest import Guest
+from guest import PATIENCE, Guest
 
 PARTITIONS = {"A": "/dev/vda2", "B": "/dev/vda3"}
 # How often a slot on trial may be booted.
 TRIES = 3
-# Much longer than anything takes on an idle machine: it only ends what would never end.
-PATIENCE = 1800
 
 CONFIG = """
 state_directory = "/data/fleethand/state"
