@@ -113,5 +113,5 @@ class Device(Guest):
         expect("the version that runs", facts["version"], version)
         environment = facts["environment"]
         expect("the slot of the next boot", environment.get("good"), slot)
-        assert "try" not in environment, f"a trial is still open: {environment}"
+        assert not environment.get("try"), f"a trial is still open: {environment}"
         return facts
