@@ -11,6 +11,7 @@
 
 mod disk;
 mod operation;
+mod slots;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
@@ -21,9 +22,11 @@ use std::time::{Duration, Instant};
 
 use disk::{Disk, Left, Mount};
 use nix::sys::signal::{Signal, kill};
-use operation::{Operation, Standing};
+use operation::{Operation, Scenario, Standing};
 use serde_json::{Value, json};
+use slots::Slots;
 use support::cloud::Cloud;
+use support::slots::System;
 use support::{Device, Operator, THING};
 use trace::{Struck, Tally, Traced};
 
@@ -50,7 +53,7 @@ const BLOWS: [(Blow, &str, usize); 4] = [
 const OLDER: usize = 4;
 
 struct Sweep<'a> {
-    operation: Operation,
+    operation: &'a dyn Scenario,
     blow: Blow,
     cloud: &'a Cloud,
     device: Device,
@@ -67,7 +70,7 @@ struct Job {
 }
 
 impl<'a> Sweep<'a> {
-    fn new(operation: Operation, blow: Blow, cloud: &'a Cloud) -> Result<Self, String> {
+    fn new(operation: &'a dyn Scenario, blow: Blow, cloud: &'a Cloud) -> Result<Self, String> {
         let device = Device::create(cloud);
         let path = device.path("disk");
         let disk = match blow {
@@ -87,7 +90,14 @@ impl<'a> Sweep<'a> {
         let job = format!("job-{}", self.jobs);
         let mut after = u64::MAX;
         self.cloud.messages(&mut after);
+        for entry in std::fs::read_dir(self.disk.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.unwrap();
+        }
         self.operation.prepare(&self.device, self.disk.path());
+        for name in ["reboots", "log"] {
+            let _ = std::fs::remove_file(self.device.path(name));
+        }
         self.disk.sync();
         self.cloud.create_job(&job, &self.operation.document());
         let deadline = Instant::now() + PATIENCE;
@@ -101,7 +111,7 @@ impl<'a> Sweep<'a> {
         if struck.is_some() {
             if self.blow != Blow::Kill {
                 self.disk.restore();
-                self.device.write("boot-id", format!("boot-after-cut-of-{job}\n"));
+                self.operation.power_is_back(&self.device, &job);
             }
             standing = Standing::of(&self.device, self.disk.path());
             self.start_again(&job, deadline);
@@ -208,7 +218,7 @@ fn summary(calls: &[String]) -> String {
     counts.join(", ")
 }
 
-fn sweep(operation: Operation) {
+fn sweep(operation: &dyn Scenario) {
     let cloud = operation.cloud();
     let all = std::env::var(EXTENT).is_ok_and(|extent| extent == "all");
     let mut total = 0;
@@ -248,20 +258,35 @@ fn sweep(operation: Operation) {
 
 #[test]
 fn update_firmware() {
-    sweep(Operation::Firmware);
+    sweep(&Operation::Firmware);
 }
 
 #[test]
 fn update_firmware_whose_command_fails() {
-    sweep(Operation::FirmwareWhoseCommandFails);
+    sweep(&Operation::FirmwareWhoseCommandFails);
 }
 
 #[test]
 fn update_config() {
-    sweep(Operation::Config);
+    sweep(&Operation::Config);
 }
 
 #[test]
 fn reboot() {
-    sweep(Operation::Reboot);
+    sweep(&Operation::Reboot);
+}
+
+#[test]
+fn slots_and_a_system_that_is_well() {
+    sweep(&Slots(System::Good));
+}
+
+#[test]
+fn slots_and_a_system_that_is_not_well() {
+    sweep(&Slots(System::Unhealthy));
+}
+
+#[test]
+fn slots_and_a_system_that_does_not_come_up() {
+    sweep(&Slots(System::Panics));
 }

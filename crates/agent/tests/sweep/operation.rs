@@ -8,6 +8,23 @@ use serde_json::{Value, json};
 use crate::support::cloud::Cloud;
 use crate::support::{Device, Operator, cloud_with_bucket, firmware_document, sha256};
 
+/// A job, and the device that it is for.
+pub trait Scenario: Sync {
+    fn name(&self) -> &'static str;
+    fn document(&self) -> Value;
+    fn cloud(&self) -> Cloud;
+    /// Once for all points. `disk` is where the device keeps what it must not lose.
+    fn configure(&self, device: &Device, disk: &Path);
+    /// The device as it is before the job; the disk is empty.
+    fn prepare(&self, device: &Device, disk: &Path);
+    /// After a power cut, before anything of ours runs.
+    fn power_is_back(&self, device: &Device, job: &str);
+    /// The one terminal state that is right, and its reason.
+    fn outcome(&self) -> (&'static str, &'static str);
+    /// What is not as that state says, or as the journal allowed when the agent had been ended.
+    fn wrongs(&self, device: &Device, disk: &Path, struck: &Standing) -> Vec<String>;
+}
+
 #[derive(Clone, Copy, PartialEq)]
 pub enum Operation {
     Firmware,
@@ -49,8 +66,8 @@ fn new_firmware() -> Vec<u8> {
 const OLD_FIRMWARE: &[u8] = b"old firmware";
 const OLD_CONFIG: &str = r#"{"a": "old"}"#;
 
-impl Operation {
-    pub fn name(self) -> &'static str {
+impl Scenario for Operation {
+    fn name(&self) -> &'static str {
         match self {
             Self::Firmware => "update-firmware",
             Self::FirmwareWhoseCommandFails => "update-firmware whose command fails",
@@ -59,7 +76,7 @@ impl Operation {
         }
     }
 
-    pub fn document(self) -> Value {
+    fn document(&self) -> Value {
         match self {
             Self::Firmware | Self::FirmwareWhoseCommandFails => {
                 firmware_document("fw", "2.0", &sha256(&new_firmware()))
@@ -69,7 +86,7 @@ impl Operation {
         }
     }
 
-    pub fn cloud(self) -> Cloud {
+    fn cloud(&self) -> Cloud {
         match self {
             Self::Firmware | Self::FirmwareWhoseCommandFails => {
                 let cloud = cloud_with_bucket(&[]);
@@ -80,8 +97,7 @@ impl Operation {
         }
     }
 
-    /// Once for all points. `disk` is where the device keeps what it must not lose.
-    pub fn configure(self, device: &Device, disk: &Path) {
+    fn configure(&self, device: &Device, disk: &Path) {
         device.simulate_reboots();
         for (table, key, file) in
             [("firmware", "command", "firmware.bin"), ("config", "reload_command", "config.json")]
@@ -90,7 +106,7 @@ impl Operation {
             let script = format!(
                 "if grep -q old {}; then echo o >> {2}; else echo n >> {2}; exit {1}; fi\n",
                 disk.join(file).display(),
-                u8::from(self == Self::FirmwareWhoseCommandFails),
+                u8::from(*self == Self::FirmwareWhoseCommandFails),
                 device.path("runs").display(),
             );
             let command = device.script(&format!("{table}.sh"), &script);
@@ -105,25 +121,21 @@ impl Operation {
         device.write("fleethand.toml", config);
     }
 
-    /// The device as it is before the job.
-    pub fn prepare(self, device: &Device, disk: &Path) {
-        for entry in fs::read_dir(disk).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
-        }
+    fn prepare(&self, device: &Device, disk: &Path) {
         fs::create_dir(disk.join("state")).unwrap();
         let installed = json!({"version": "1.0", "digest": sha256(OLD_FIRMWARE)});
         fs::write(disk.join("state/installed.json"), installed.to_string()).unwrap();
         fs::write(disk.join("firmware.bin"), OLD_FIRMWARE).unwrap();
         fs::write(disk.join("config.json"), OLD_CONFIG).unwrap();
-        for name in ["runs", "reboots", "log"] {
-            let _ = fs::remove_file(device.path(name));
-        }
+        let _ = fs::remove_file(device.path("runs"));
         device.write("boot-id", "boot-1\n");
     }
 
-    /// The one terminal state that is right, and its reason.
-    pub fn outcome(self) -> (&'static str, &'static str) {
+    fn power_is_back(&self, device: &Device, job: &str) {
+        device.write("boot-id", format!("boot-after-cut-of-{job}\n"));
+    }
+
+    fn outcome(&self) -> (&'static str, &'static str) {
         match self {
             Self::Firmware => ("SUCCEEDED", "installed"),
             Self::FirmwareWhoseCommandFails => ("FAILED", "command-failed"),
@@ -132,8 +144,7 @@ impl Operation {
         }
     }
 
-    /// What is not as that state says, or as the journal allowed when the agent had been ended.
-    pub fn wrongs(self, device: &Device, disk: &Path, struck: &Standing) -> Vec<String> {
+    fn wrongs(&self, device: &Device, disk: &Path, struck: &Standing) -> Vec<String> {
         let mut wrongs = Vec::new();
         let mut expect = |what: &str, found: String, expected: String| {
             if found != expected {
@@ -148,7 +159,7 @@ impl Operation {
             _ => (OLD_FIRMWARE.to_vec(), "1.0"),
         };
         let installed = json!({"version": version, "digest": sha256(&firmware)}).to_string();
-        let config = json!({"a": if self == Self::Config { "new" } else { "old" }}).to_string();
+        let config = json!({"a": if *self == Self::Config { "new" } else { "old" }}).to_string();
         expect("firmware.bin", sha256(&read("firmware.bin")), sha256(&firmware));
         expect("installed.json", json("state/installed.json"), installed);
         expect("config.json", json("config.json"), config);
@@ -163,23 +174,25 @@ impl Operation {
         kept.sort();
         expect("the files", names(disk), kept.join(" "));
         // Firmware that failed its trial is remembered.
-        let refused = if self == Self::FirmwareWhoseCommandFails { " refused.json" } else { "" };
+        let refused = if *self == Self::FirmwareWhoseCommandFails { " refused.json" } else { "" };
         expect("the state", names(&disk.join("state")), format!("history.json installed.json{refused}"));
 
         let now = Standing::of(device, disk);
         expect("the runs of the command", now.runs.clone(), struck.runs.clone() + self.runs_to_come(struck));
         // Once more only where the system had not gone down for the first order.
         let again = struck.orders.last().is_none_or(|boot| *boot == struck.boot_id);
-        let most = if self == Self::Reboot { struck.orders.len() + usize::from(again) } else { 0 };
+        let most = if *self == Self::Reboot { struck.orders.len() + usize::from(again) } else { 0 };
         if now.orders.len() > most || now.orders.iter().any(|boot| *boot != now.orders[0]) {
             wrongs.push(format!("ordered to reboot in {:?}, after {:?}", now.orders, struck.orders));
         }
-        if self == Self::Reboot && now.boot_id == "boot-1" {
+        if *self == Self::Reboot && now.boot_id == "boot-1" {
             wrongs.push("it was not rebooted".to_owned());
         }
         wrongs
     }
+}
 
+impl Operation {
     /// The command is repeated for a file whose command was not seen to end, and for no other.
     fn runs_to_come(self, struck: &Standing) -> &'static str {
         match (self, struck.phase.as_deref()) {
@@ -193,7 +206,7 @@ impl Operation {
     }
 }
 
-fn names(folder: &Path) -> String {
+pub fn names(folder: &Path) -> String {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
