@@ -72,9 +72,9 @@ impl<D: Device> Dispatcher<D> {
         loop {
             let mut report = |progress: downloader::Progress| {
                 context.report(Progress {
-                    phase: "downloading",
                     done: progress.received,
                     total: progress.total,
+                    ..Progress::phase("downloading")
                 });
             };
             let fetched =

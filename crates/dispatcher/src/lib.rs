@@ -10,6 +10,7 @@ mod journal;
 mod operation;
 mod outcome;
 mod plan;
+pub mod policy;
 mod reboot;
 mod refused;
 mod resume;
@@ -20,6 +21,6 @@ pub use journal::{Entry, ExecutionId, Journal, JournalError, Phase, Then};
 pub use operation::{
     ConfigFile, DocumentError, Mode, Operation, Parsed, Reboot, Rules, UpdateConfig, UpdateFirmware,
 };
-pub use outcome::{Outcome, Progress, Verdict};
+pub use outcome::{Outcome, Progress, Until, Verdict, Wait};
 pub use plan::describe;
 pub use resume::{AfterStart, OnOffer, after_start, on_offer};
