@@ -8,7 +8,7 @@ use reqwest::{
     header::{IF_RANGE, RANGE},
 };
 use rustls::CertificateError;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     local,
     plan::{Answer, Body, Ended, Plan, Step},
     rate::{Rate, Verdict},
+    throttle::Throttle,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -141,7 +142,9 @@ impl Downloader {
         sink: &mut impl Sink,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Ended, Error> {
-        let mut rate = Rate::new(&self.settings.limits);
+        let limits = &self.settings.limits;
+        let mut rate = Rate::new(limits);
+        let mut throttle = Throttle::new(limits.max_rate, Instant::now());
         loop {
             let asked = Instant::now();
             let chunk = match timeout(rate.left(), response.chunk()).await {
@@ -152,6 +155,7 @@ impl Downloader {
             };
             let verdict = rate.add(asked.elapsed(), chunk.as_ref().map_or(0, Bytes::len));
             if let Some(mut chunk) = chunk {
+                let next_read = throttle.took(chunk.len(), Instant::now());
                 let room = usize::try_from(body.end.saturating_sub(sink.position())).unwrap_or(usize::MAX);
                 let overrun = chunk.len() > room;
                 chunk.truncate(room);
@@ -159,6 +163,9 @@ impl Downloader {
                 progress(Progress { received: sink.position(), total: body.total });
                 if overrun {
                     return Err(plan.overrun(body.end));
+                }
+                if let Some(next_read) = next_read {
+                    sleep_until(next_read.into()).await;
                 }
             }
             match verdict {

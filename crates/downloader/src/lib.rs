@@ -16,6 +16,7 @@ mod response;
 mod sink;
 mod source_url;
 mod staging;
+mod throttle;
 mod verify;
 mod writeback;
 

@@ -18,6 +18,8 @@ pub struct Limits {
     /// The slowest transfer that is kept up: bytes a second over `rate_window`.
     pub min_rate: u64,
     pub rate_window: Duration,
+    /// The fastest, in bytes a second; 0 is without a limit. Above `min_rate`, or it is in its own way.
+    pub max_rate: u64,
     /// For the whole transfer, with every attempt and every pause.
     pub deadline: Duration,
     /// Attempts in a row that brought nothing, before the transfer fails.
@@ -33,6 +35,7 @@ impl Default for Limits {
             max_size: 4 << 30,
             min_rate: 1024,
             rate_window: Duration::from_secs(60),
+            max_rate: 0,
             deadline: Duration::from_secs(6 * 3600),
             max_attempts: 60,
             backoff_min: Duration::from_secs(1),

@@ -428,3 +428,37 @@ async fn a_canceled_transfer_ends_at_once_and_can_go_on() {
     assert_eq!(server.requests()[1].from(), Some(5000));
     assert_eq!(transfer.verified().await, data);
 }
+
+/// That it is no faster holds on every machine. The least rate is not asked of a transfer that is held back on purpose.
+#[tokio::test]
+async fn a_limit_is_kept_and_is_not_taken_for_a_slow_network() {
+    let data = noise(300_000);
+    let served = data.clone();
+    let server = Server::start(move |_, request| object(request, &served, TAG)).await;
+    let mut transfer = Transfer::of(&data);
+    let second = Duration::from_secs(1);
+    transfer.limits =
+        Limits { max_rate: 200_000, min_rate: 200_000, rate_window: second / 2, ..transfer.limits };
+    let begun = Instant::now();
+    assert_eq!(transfer.fetch(&server.url()).await.unwrap().attempts, 1);
+    assert!(begun.elapsed() >= second * 3 / 2, "{:?}", begun.elapsed());
+    assert_eq!(transfer.verified().await, data);
+}
+
+#[tokio::test]
+async fn a_transfer_that_is_held_back_can_be_canceled() {
+    let data = noise(300_000);
+    let served = data.clone();
+    let server = Server::start(move |_, request| object(request, &served, TAG)).await;
+    let mut transfer = Transfer::of(&data);
+    transfer.limits = Limits { max_rate: 1, min_rate: 0, ..transfer.limits };
+    let cancel = transfer.cancel.clone();
+    let url = server.url();
+    let (fetched, ()) = tokio::join!(transfer.fetch(&url), async {
+        while server.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    });
+    assert!(matches!(fetched, Err(Error::Canceled)), "{fetched:?}");
+}
