@@ -16,9 +16,11 @@ fn open(folder: &Path) -> (Dispatcher<HostDevice>, Option<String>) {
         firmware: None,
         configs: Default::default(),
         reboot: RebootSpec { command, boot_id_file: folder.join("boot-id") },
+        hook: None,
     });
     let downloader = Downloader::new(downloader::Settings::default());
-    Dispatcher::open(device, downloader, Rules::default(), Journal::in_folder(folder)).unwrap()
+    let journal = Journal::in_folder(folder);
+    Dispatcher::open(device, downloader, Rules::default(), Default::default(), journal).unwrap()
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -54,8 +54,9 @@ struct Held {
     key: Option<ExecutionKey>,
     /// Absent for what a restart finishes from the journal alone.
     operation: Option<Operation>,
-    /// How long it may take, and while it runs, until when.
-    limit: Duration,
+    /// How long its document lets it take, with all its waiting.
+    timeout: Option<Duration>,
+    /// While it runs: until when.
     deadline: Option<Deadline>,
     /// How it ended, once it has.
     update: Option<StatusUpdate>,
@@ -96,7 +97,8 @@ impl Agent {
         let device = HostDevice::new(settings.host.clone());
         let downloader = Downloader::new(settings.download.clone());
         let journal = Journal::in_folder(state_directory);
-        let (mut host, warning) = Dispatcher::open(device, downloader, settings.rules(), journal)?;
+        let (mut host, warning) =
+            Dispatcher::open(device, downloader, settings.rules(), settings.policy.clone(), journal)?;
         if let Some(warning) = warning {
             tracing::error!("{warning}");
         }
@@ -115,7 +117,7 @@ impl Agent {
             worker: Worker::new(host, progress_sender, fresh_sender, connection),
             history,
             // Half of it: one report may get lost.
-            pace: Pace::new(settings.progress_interval, settings.step_timeout.map(|step| step / 2)),
+            pace: Pace::new(settings.progress_interval, settings.step_timeout.unwrap_or_default() / 2),
             step_timeout: settings.step_timeout,
             operation_timeout: settings.operation_timeout,
             boot_id,
@@ -159,7 +161,7 @@ impl Agent {
 
     /// The next thing that happens. Cancel-safe.
     async fn next(&mut self) -> Input {
-        let operation = self.held.as_ref().and_then(|held| held.deadline.as_ref()).map(Deadline::due);
+        let operation = self.held.as_ref().and_then(|held| held.deadline.as_ref()).and_then(Deadline::due);
         let due =
             [self.session.deadline(), self.pace.due(Instant::now()), operation].into_iter().flatten().min();
         let time = async {
@@ -192,7 +194,10 @@ impl Agent {
             }
             Input::Link(Event::Message { topic, payload }) => self.session.message(now, &topic, &payload),
             Input::Ended(ended) => self.ended(ended).await,
-            Input::Progress => self.pace.changed(),
+            Input::Progress => {
+                self.pace.changed();
+                self.mind_the_wait(now);
+            }
             Input::DocumentWanted(answer) => {
                 self.waits_for_document = Some(answer);
                 self.session.refresh(now);
@@ -213,7 +218,7 @@ impl Agent {
                 Action::Offer(execution) => self.offered(execution).await,
                 Action::Begun { .. } => {
                     self.begun();
-                    self.reported(Instant::now());
+                    self.reported(Instant::now(), self.step_timeout);
                 }
                 Action::Refreshed(execution) => {
                     self.cloud_waits(&execution);
@@ -292,30 +297,38 @@ impl Agent {
     }
 
     fn begun(&mut self) {
-        if let Some(Held { operation: Some(operation), limit, .. }) = &self.held {
-            tracing::info!(operation = operation.name(), limit_s = limit.as_secs(), "begun");
-            let work = Work::Run(operation.clone());
-            self.start(work);
+        if let Some(operation) = self.held.as_ref().and_then(|held| held.operation.clone()) {
+            tracing::info!(operation = operation.name(), "begun");
+            self.start(Work::Run(operation));
         }
     }
 
     fn start(&mut self, work: Work) {
         if let Some(held) = &mut self.held {
-            held.deadline = Some(Deadline::new(Instant::now(), held.limit, self.step_timeout));
+            let limit = held.timeout.unwrap_or(self.operation_timeout);
+            held.deadline = Some(Deadline::new(Instant::now(), limit, self.step_timeout));
         }
         self.worker.start(work);
     }
 
     fn hold(&mut self, key: Option<ExecutionKey>) {
-        let limit = self.operation_timeout;
-        self.held = Some(Held { key, operation: None, limit, deadline: None, update: None });
+        self.held = Some(Held { key, operation: None, timeout: None, deadline: None, update: None });
     }
 
     /// An update has armed the cloud's step timer.
-    fn reported(&mut self, now: Instant) {
-        self.pace.sent(now);
-        if let Some(deadline) = self.held.as_mut().and_then(|held| held.deadline.as_mut()) {
-            deadline.armed(now);
+    fn reported(&mut self, now: Instant, step: Option<Duration>) {
+        self.pace.sent(now, step);
+        let deadline = self.held.as_mut().and_then(|held| held.deadline.as_mut());
+        if let (Some(deadline), Some(step)) = (deadline, step) {
+            deadline.armed(now, step);
+        }
+    }
+
+    /// What it waits for at a known time is not its own doing. What its document says counts all the same.
+    fn mind_the_wait(&mut self, now: Instant) {
+        let waits = self.progress.borrow().wait.is_some_and(|wait| wait.lasts.is_some());
+        if let Some(Held { timeout: None, deadline: Some(deadline), .. }) = &mut self.held {
+            deadline.pause(now, waits);
         }
     }
 
@@ -341,7 +354,7 @@ impl Agent {
 
     fn understood(&mut self, parsed: Parsed) {
         let Some(held) = &mut self.held else { return };
-        held.limit = parsed.timeout.unwrap_or(self.operation_timeout + parsed.operation.delay());
+        held.timeout = parsed.timeout;
         held.operation = Some(parsed.operation);
     }
 
@@ -392,8 +405,9 @@ impl Agent {
         match self.held.as_ref().and_then(|held| held.operation.as_ref()) {
             Some(operation) => {
                 let update = report::progress(operation, &self.boot_id, self.step_timeout, &progress);
+                let armed = report::armed(&update);
                 self.session.progress(now, update);
-                self.reported(now);
+                self.reported(now, armed);
             }
             None => self.pace.reset(),
         }

@@ -3,6 +3,7 @@
 mod boot;
 mod device;
 mod files;
+mod policy;
 mod show;
 mod table;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use ::device::HostSettings;
 use connection::tls::IdentityFiles;
+use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
 
 pub use table::ConfigError;
@@ -32,6 +34,8 @@ pub struct Settings {
     /// Firmware stays only if the cloud is reached within this time.
     pub cloud_within: Option<Duration>,
     pub download: downloader::Settings,
+    /// When the device may be disturbed.
+    pub policy: Policy,
     /// At most one progress report in this time.
     pub progress_interval: Duration,
     /// The cloud's step timer: it times an execution out when nothing was heard of it for so long.
@@ -79,9 +83,11 @@ impl Settings {
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let (config_files, configs) = files::configs(top.tables("config")?)?;
         let boot = boot::boot(top.optional_table("boot")?)?;
+        let (policy, hook) = policy::policy(top.table("policy")?)?;
         let host = HostSettings {
             firmware: device::firmware(top.optional_table("firmware")?, boot, health, &state_directory)?,
             state_directory,
+            hook,
             configs: config_files,
             reboot: device::reboot(top.table("reboot")?)?,
         };
@@ -101,6 +107,7 @@ impl Settings {
             configs,
             cloud_within,
             download,
+            policy,
             progress_interval: progress_interval.unwrap_or(Duration::from_secs(10)),
             step_timeout: (step_timeout > 0).then(|| Duration::from_secs(step_timeout * 60)),
             operation_timeout: operation_timeout.unwrap_or(Duration::from_secs(DAY)),
@@ -234,9 +241,14 @@ fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {
     let limits = downloader::Limits {
         max_size: table.integer("max_size_bytes", 1..=u64::MAX >> 1)?.unwrap_or(defaults.max_size),
         min_rate: table.integer("min_rate_bytes_per_second", 0..=1 << 40)?.unwrap_or(defaults.min_rate),
+        max_rate: table.integer("max_rate_bytes_per_second", 0..=1 << 40)?.unwrap_or(defaults.max_rate),
         deadline: table.seconds("timeout_seconds", 1..=30 * DAY)?.unwrap_or(defaults.deadline),
         ..defaults
     };
+    if limits.max_rate > 0 && limits.max_rate < limits.min_rate {
+        let problem = "expected 0, or at least min_rate_bytes_per_second";
+        return Err(table.unusable("max_rate_bytes_per_second", problem));
+    }
     let settings = downloader::Settings {
         limits,
         root_ca: table.path("root_ca")?,

@@ -147,7 +147,7 @@ async fn understand(document: &Value, settings: &Settings) -> Description {
         Ok(parsed) => parsed,
         Err(error) => return Description::rejected(Outcome::from(&error)),
     };
-    let (steps, outcome) = describe(&parsed.operation, &settings.host).await;
+    let (steps, outcome) = describe(&parsed.operation, &settings.host, &settings.policy).await;
     let updates = vec![
         report::starting(&parsed.operation, "the boot id", settings.step_timeout),
         report::terminal(&outcome),

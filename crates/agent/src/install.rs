@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use device::{Halt, HostDevice};
+use dispatcher::policy::Policy;
 use dispatcher::{
     AfterStart, Context, Dispatcher, Ended, ExecutionId, Journal, Operation, Outcome, Phase, Progress, Rules,
     Verdict,
@@ -54,7 +55,9 @@ pub async fn run(
     let device = HostDevice::new(settings.host.clone());
     let downloader = Downloader::new(settings.download.clone());
     let journal = Journal::in_folder(&settings.host.state_directory);
-    let (mut host, warning) = Dispatcher::open(device, downloader, rules, journal)?;
+    // Whoever stands before the device has chosen the time. The hook may still know better.
+    let policy = Policy { windows: Vec::new(), ..settings.policy.clone() };
+    let (mut host, warning) = Dispatcher::open(device, downloader, rules, policy, journal)?;
     if let Some(warning) = warning {
         tracing::error!("{warning}");
     }

@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
-    /// Even with nothing new.
-    at_least_every: Option<Duration>,
+    /// So long before the step timer ends, a report goes out even with nothing new.
+    spare: Duration,
     last: Option<Instant>,
+    feed_at: Option<Instant>,
     waiting: bool,
 }
 
 impl Pace {
-    pub fn new(interval: Duration, at_least_every: Option<Duration>) -> Self {
-        Self { interval, at_least_every, last: None, waiting: false }
+    pub fn new(interval: Duration, spare: Duration) -> Self {
+        Self { interval, spare, last: None, feed_at: None, waiting: false }
     }
 
-    /// An update was sent: both times start again.
-    pub fn sent(&mut self, now: Instant) {
+    /// An update was sent, and has armed the cloud's step timer: both times start again.
+    pub fn sent(&mut self, now: Instant, armed: Option<Duration>) {
         self.last = Some(now);
+        self.feed_at = armed.map(|armed| now + armed.saturating_sub(self.spare));
         self.waiting = false;
     }
 
@@ -30,14 +32,13 @@ impl Pace {
 
     /// Nothing runs any more that could be reported on.
     pub fn reset(&mut self) {
-        (self.last, self.waiting) = (None, false);
+        (self.last, self.feed_at, self.waiting) = (None, None, false);
     }
 
     /// When the next report should go out.
     pub fn due(&self, now: Instant) -> Option<Instant> {
         let new = self.waiting.then(|| self.last.map_or(now, |last| last + self.interval));
-        let anyway = self.last.zip(self.at_least_every).map(|(last, time)| last + time);
-        new.into_iter().chain(anyway).min()
+        new.into_iter().chain(self.feed_at).min()
     }
 }
 
@@ -49,13 +50,13 @@ mod tests {
     fn at_most_one_report_in_an_interval_and_the_last_is_not_lost() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut pace = Pace::new(Duration::from_secs(10), None);
+        let mut pace = Pace::new(Duration::from_secs(10), Duration::ZERO);
         assert_eq!(pace.due(start), None);
-        pace.sent(start);
+        pace.sent(start, None);
         pace.changed();
         pace.changed();
         assert_eq!(pace.due(after(1)), Some(after(10)));
-        pace.sent(after(10));
+        pace.sent(after(10), None);
         assert_eq!(pace.due(after(25)), None);
         pace.changed();
         assert_eq!(pace.due(after(25)), Some(after(20)));
@@ -67,15 +68,25 @@ mod tests {
     fn the_step_timer_is_fed_while_something_runs_and_only_then() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut pace = Pace::new(Duration::from_secs(10), Some(Duration::from_secs(900)));
+        let step = Some(Duration::from_secs(1800));
+        let mut pace = Pace::new(Duration::from_secs(10), Duration::from_secs(900));
         assert_eq!(pace.due(start), None);
-        pace.sent(start);
+        pace.sent(start, step);
         assert_eq!(pace.due(start), Some(after(900)));
         pace.changed();
         assert_eq!(pace.due(start), Some(after(10)));
-        pace.sent(after(10));
+        pace.sent(after(10), step);
         assert_eq!(pace.due(start), Some(after(910)));
         pace.reset();
         assert_eq!(pace.due(after(1000)), None);
+    }
+
+    /// It waits for six hours, and the step timer is armed for six and a half.
+    #[test]
+    fn a_wait_that_the_cloud_knows_of_is_not_reported_again() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Duration::from_secs(10), Duration::from_secs(900));
+        pace.sent(start, Some(Duration::from_secs(6 * 3600 + 1800)));
+        assert_eq!(pace.due(start), Some(start + Duration::from_secs(6 * 3600 + 900)));
     }
 }

@@ -11,39 +11,46 @@ const MAX_STEP_MINUTES: i32 = 10_080;
 /// Names the boot that a reboot was ordered in. It stays in the cloud when the state directory is lost.
 pub const BOOT_ID: &str = "bootId";
 
-/// The first IN_PROGRESS of an execution. It arms the cloud's step timer, which sees a device that dies: for as long
-/// as the operation waits on purpose, and `step` more.
+/// How much longer than usual the cloud waits for an operation that waits for it is not known how long. Each report
+/// wakes a modem; that a device died meanwhile is seen so much later.
+const OPEN_END: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The first IN_PROGRESS of an execution.
 pub fn starting(operation: &Operation, boot_id: &str, step: Option<Duration>) -> StatusUpdate {
-    let details = StatusDetails::new().with("phase", "starting").with("operation", operation.name());
-    let details = match operation {
-        Operation::Reboot(_) => details.with(BOOT_ID, boot_id),
-        _ => details,
-    };
-    let mut update = StatusUpdate::new(UpdateStatus::InProgress, details);
-    update.step_timeout_minutes = step.map(|step| {
-        let minutes = (step + operation.delay()).as_secs().div_ceil(60);
-        i32::try_from(minutes).unwrap_or(i32::MAX).min(MAX_STEP_MINUTES)
-    });
-    update
+    progress(operation, boot_id, step, &Progress::phase("starting"))
 }
 
-/// The whole map each time: the service replaces what it had.
+/// The whole map each time: the service replaces what it had. It arms the cloud's step timer, which sees a device that
+/// dies: for as long as the operation waits on purpose, and `step` more.
 pub fn progress(
     operation: &Operation,
     boot_id: &str,
     step: Option<Duration>,
     progress: &Progress,
 ) -> StatusUpdate {
-    let mut update = starting(operation, boot_id, step);
-    let mut details = StatusDetails::new().with("phase", progress.phase);
+    let mut details = StatusDetails::new().with("phase", progress.phase).with("operation", operation.name());
     if let Some(percent) = progress.percent() {
         details = details.with("progress", format!("{percent}%"));
     }
-    for (key, value) in update.details.iter().filter(|(key, _)| *key != "phase") {
-        details = details.with(key, value);
+    if let Some(wait) = &progress.wait {
+        details = details.with("until", wait.until.to_string());
     }
-    update.details = details;
+    if let Operation::Reboot(_) = operation {
+        details = details.with(BOOT_ID, boot_id);
+    }
+    let waits = progress.wait.map_or(Duration::ZERO, |wait| wait.lasts.unwrap_or(OPEN_END));
+    let mut update = StatusUpdate::new(UpdateStatus::InProgress, details);
+    update.step_timeout_minutes = step.map(|step| {
+        let minutes = step.saturating_add(waits).as_secs().div_ceil(60);
+        i32::try_from(minutes).unwrap_or(i32::MAX).min(MAX_STEP_MINUTES)
+    });
     update
+}
+
+/// For how long this update arms the step timer.
+pub fn armed(update: &StatusUpdate) -> Option<Duration> {
+    let minutes = update.step_timeout_minutes.and_then(|minutes| u64::try_from(minutes).ok())?;
+    Some(Duration::from_secs(minutes * 60))
 }
 
 pub fn terminal(outcome: &Outcome) -> StatusUpdate {
@@ -73,6 +80,7 @@ pub fn key(id: &ExecutionId) -> Option<ExecutionKey> {
 
 #[cfg(test)]
 mod tests {
+    use dispatcher::{Until, Wait};
     use serde_json::json;
 
     use super::*;
@@ -93,21 +101,47 @@ mod tests {
         assert_eq!(pairs(&progress), [("bootId", "b"), ("operation", "reboot"), ("phase", "waiting")]);
     }
 
+    fn waiting(until: Until, lasts: Option<Duration>) -> Progress {
+        Progress::waiting(Wait { until, lasts })
+    }
+
     #[test]
-    fn the_step_timer_outlasts_a_delay_and_stays_within_a_week() {
-        let delayed = Operation::parse(&json!({"operation": "reboot", "delay": 90}), &Default::default());
-        let delayed = delayed.unwrap().operation;
-        let minutes = |operation: &Operation, step| starting(operation, "b", step).step_timeout_minutes;
-        assert_eq!(minutes(&reboot(), None), None);
-        assert_eq!(minutes(&reboot(), Some(Duration::from_secs(1800))), Some(30));
-        assert_eq!(minutes(&delayed, Some(Duration::from_secs(1800))), Some(32));
-        assert_eq!(minutes(&delayed, Some(Duration::from_secs(10_080 * 60))), Some(10_080));
+    fn the_step_timer_outlasts_a_wait_and_stays_within_a_week() {
+        let minutes = |seconds: Option<u64>, step| {
+            let wait = waiting(Until::Unknown, seconds.map(Duration::from_secs));
+            progress(&reboot(), "b", step, &wait).step_timeout_minutes
+        };
+        let (half_an_hour, week) = (Some(Duration::from_secs(1800)), 7 * 24 * 3600);
+        assert_eq!(starting(&reboot(), "b", None).step_timeout_minutes, None);
+        assert_eq!(starting(&reboot(), "b", half_an_hour).step_timeout_minutes, Some(30));
+        assert_eq!(minutes(Some(90), None), None);
+        assert_eq!(minutes(Some(90), half_an_hour), Some(32));
+        assert_eq!(minutes(None, half_an_hour), Some(390));
+        assert_eq!(minutes(Some(week), half_an_hour), Some(10_080));
+        assert_eq!(minutes(Some(u64::MAX / 4), half_an_hour), Some(10_080));
+        assert_eq!(armed(&progress(&reboot(), "b", half_an_hour, &Progress::phase("x"))), half_an_hour);
+    }
+
+    #[test]
+    fn a_wait_says_until_when() {
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_792_889_105);
+        let cases = [
+            (Until::Time(time), "2026-10-25T00:45:05Z"),
+            (Until::ClockSet, "clock-set"),
+            (Until::Unknown, "unknown"),
+        ];
+        for (until, expected) in cases {
+            let update = progress(&reboot(), "b", None, &waiting(until, None));
+            assert_eq!(update.details.get("until"), Some(expected));
+            assert_eq!(update.details.get("phase"), Some("waiting"));
+        }
     }
 
     #[test]
     fn progress_is_a_percentage_once_the_total_is_known() {
         let of = |done, total| {
-            let update = progress(&reboot(), "b", None, &Progress { phase: "downloading", done, total });
+            let update =
+                progress(&reboot(), "b", None, &Progress { done, total, ..Progress::phase("downloading") });
             update.details.get("progress").map(str::to_owned)
         };
         assert_eq!(of(5, None), None);

@@ -110,6 +110,15 @@ impl Step {
     }
 }
 
+/// What the hook is told when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub operation: &'static str,
+    /// Absent for a reboot.
+    pub version: Option<String>,
+    pub job_id: String,
+}
+
 /// How far an activation is, 0 to 100, where the target knows. Latest wins.
 pub type Percent = watch::Sender<u8>;
 
@@ -137,6 +146,9 @@ pub trait Device {
     async fn discard(&mut self, target: &Target) -> Result<(), DeviceError>;
     /// The same for every target.
     async fn discard_all(&mut self) -> Result<(), DeviceError>;
+
+    /// Asks the configured hook. `false`: not now.
+    async fn may_disturb(&mut self, question: &Question, halt: &Halt) -> Result<bool, DeviceError>;
 
     /// Puts what `finish` accepted in force. After a restart what was staged is read again first; what is in force
     /// already stays so. An activation that is halted has done nothing, or can be rolled back.

@@ -24,6 +24,8 @@ pub enum DeviceError {
     InstallerRefused(CommandFailure),
     #[error("the installer says that what was before runs: {0}")]
     FellBack(CommandFailure),
+    #[error("the hook did not allow it: {0}")]
+    HookRefused(CommandFailure),
     #[error("it was not well within {} s: {last}", within.as_secs())]
     Unhealthy { within: Duration, last: CommandFailure },
     #[error("the cloud was not reached within {} s", within.as_secs())]
@@ -63,6 +65,7 @@ impl DeviceError {
             Self::Command(failure) => failure.reason(),
             Self::InstallerRefused(_) => "installer-refused",
             Self::FellBack(_) => "bootloader-rolled-back",
+            Self::HookRefused(_) => "hook-refused",
             Self::Unhealthy { .. } => "health-check-failed",
             Self::Unreachable { .. } => "cloud-unreachable",
         }

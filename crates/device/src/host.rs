@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{self, CommandSpec};
 use crate::device::{
-    Before, Boot, Change, Device, Effect, Installed, Order, Percent, RolledBack, Step, Target,
+    Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step, Target,
 };
 use crate::error::DeviceError;
 use crate::file::{FilePlace, FileTarget};
@@ -17,7 +17,7 @@ use crate::installer::{InstallerPlace, InstallerTarget};
 use crate::place::{Place, Stage};
 use crate::slots::{SlotsPlace, SlotsTarget};
 use crate::storage::{Durability, read_bounded, write_atomically};
-use crate::{Halt, Health};
+use crate::{Halt, Health, hook};
 
 /// A configuration file beyond this is not one.
 const MAX_CONFIG_BYTES: u64 = 4 * 1024 * 1024;
@@ -30,6 +30,8 @@ pub struct HostSettings {
     /// By name.
     pub configs: BTreeMap<String, Checked<FileTarget>>,
     pub reboot: RebootSpec,
+    /// Asked before the device is disturbed.
+    pub hook: Option<CommandSpec>,
 }
 
 /// A target, and what must hold for a change of it to stay.
@@ -247,6 +249,13 @@ impl Device for HostDevice {
             result = config.target.stage().discard().await.and(result);
         }
         result
+    }
+
+    async fn may_disturb(&mut self, question: &Question, halt: &Halt) -> Result<bool, DeviceError> {
+        match &self.settings.hook {
+            Some(hook) => hook::ask(hook, question, halt).await,
+            None => Ok(true),
+        }
     }
 
     async fn activate(

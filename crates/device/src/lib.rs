@@ -11,6 +11,7 @@ mod file;
 mod group;
 mod halt;
 mod health;
+mod hook;
 mod host;
 mod installer;
 mod place;
@@ -21,7 +22,9 @@ mod swap;
 
 pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
-pub use device::{Before, Boot, Change, Device, Effect, Installed, Order, Percent, RolledBack, Step, Target};
+pub use device::{
+    Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step, Target,
+};
 pub use error::DeviceError;
 pub use file::FileTarget;
 pub use halt::{Halt, HaltKind};

@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::journal::{Entry, ExecutionId, Found, Journal, JournalError, Phase, Then};
 use crate::operation::{Operation, Rules};
-use crate::outcome::{Outcome, Progress};
+use crate::outcome::{Outcome, Progress, Wait};
+use crate::policy::Policy;
 use crate::refused;
 use crate::resume::{AfterStart, after_start, rollback_failed};
 
@@ -27,6 +28,18 @@ pub struct Context {
 impl Context {
     pub(crate) fn report(&self, progress: Progress) {
         self.progress.send_replace(progress);
+    }
+
+    /// It is told when it begins to wait, and when that is for another time or another reason. How long it still lasts
+    /// goes along in silence.
+    pub(crate) fn wait(&self, wait: Wait) {
+        let news = self.progress.send_if_modified(|progress| {
+            let before = std::mem::replace(progress, Progress::waiting(wait)).wait;
+            before.is_none_or(|before| !before.tells_as_much_as(&wait))
+        });
+        if news {
+            tracing::info!(until = %wait.until, "waiting");
+        }
     }
 
     /// What an operation that took too long ends with.
@@ -79,6 +92,7 @@ pub struct Dispatcher<D> {
     /// Shared with the transfer, which also needs the rest of the dispatcher.
     pub(crate) downloader: Rc<Downloader>,
     pub(crate) rules: Rules,
+    pub(crate) policy: Policy,
     journal: Journal,
     entry: Option<Entry>,
     /// This process is one of the entry's attempts already.
@@ -91,6 +105,7 @@ impl<D: Device> Dispatcher<D> {
         device: D,
         downloader: Downloader,
         rules: Rules,
+        policy: Policy,
         journal: Journal,
     ) -> Result<(Self, Option<String>), JournalError> {
         let (entry, warning) = match journal.load()? {
@@ -102,7 +117,8 @@ impl<D: Device> Dispatcher<D> {
                 (None, Some(warning))
             }
         };
-        Ok((Self { device, downloader: Rc::new(downloader), rules, journal, entry, counted: false }, warning))
+        let downloader = Rc::new(downloader);
+        Ok((Self { device, downloader, rules, policy, journal, entry, counted: false }, warning))
     }
 
     pub fn entry(&self) -> Option<&Entry> {
@@ -209,7 +225,7 @@ impl<D: Device> Dispatcher<D> {
                     activated = &mut activating => break activated,
                     Ok(()) = says.changed() => {
                         let done = u64::from(*says.borrow_and_update());
-                        context.report(Progress { phase: "installing", done, total: Some(100) });
+                        context.report(Progress { done, total: Some(100), ..Progress::phase("installing") });
                     }
                 }
             }
@@ -388,6 +404,13 @@ impl<D: Device> Dispatcher<D> {
         entry.attempts = entry.attempts.saturating_sub(1);
         if let Err(error) = self.write(entry) {
             tracing::error!(%error, "the stop could not be written to the journal");
+        }
+    }
+
+    /// After a wait it is an attempt again. The next entry says so.
+    pub(crate) fn goes_on(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.entry = Some(self.counted(entry));
         }
     }
 

@@ -27,9 +27,7 @@ impl<D: Device> Dispatcher<D> {
             return Ok(outcome);
         }
         let before = self.fetch_and_verify(update, context).await?;
-        if context.halt.kind().is_some() {
-            return Err(Failure::Halted);
-        }
+        self.permission("update-firmware", Some(&update.version), context).await?;
         let change = Change { target: Target::Firmware, digest, before, commit: Some(wanted) };
         self.put_in_force(change, context).await
     }

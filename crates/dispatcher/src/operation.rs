@@ -131,14 +131,6 @@ impl Operation {
         }
     }
 
-    /// How long it waits on purpose before it begins.
-    pub fn delay(&self) -> Duration {
-        match self {
-            Self::Reboot(reboot) => reboot.delay,
-            Self::UpdateFirmware(_) | Self::UpdateConfig(_) => Duration::ZERO,
-        }
-    }
-
     pub fn parse(document: &Value, rules: &Rules) -> Result<Parsed, DocumentError> {
         let mut members = Members::of(document)?;
         let name = members.required("operation", "a string", |v| v.as_str().map(str::to_owned))?;

@@ -32,6 +32,17 @@ pub enum Until {
     Unknown,
 }
 
+impl Wait {
+    /// Where nobody knows how long it lasts, the time is that of the next look, and not worth a message.
+    pub(crate) fn tells_as_much_as(&self, other: &Self) -> bool {
+        match (self.lasts, other.lasts) {
+            (Some(_), Some(_)) => self.until == other.until,
+            (None, None) => std::mem::discriminant(&self.until) == std::mem::discriminant(&other.until),
+            _ => false,
+        }
+    }
+}
+
 /// As it is reported: RFC 3339 in UTC, or a word.
 impl std::fmt::Display for Until {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,22 +1,27 @@
 //! What would happen on this device, step by step, without doing any of it.
 
+use std::time::SystemTime;
+
 use device::{Device, DeviceError, HostDevice, HostSettings, Installed, Step};
 
 use crate::config::{changes, order, prepare};
 use crate::operation::{Operation, UpdateConfig, UpdateFirmware};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Until};
+use crate::policy::{Opening, Policy};
 
 /// The steps, and the outcome that they lead to as far as it can be known now.
-pub async fn describe(operation: &Operation, host: &HostSettings) -> (Vec<Step>, Outcome) {
+pub async fn describe(operation: &Operation, host: &HostSettings, policy: &Policy) -> (Vec<Step>, Outcome) {
     let mut device = HostDevice::new(host.clone());
     let mut steps = Vec::new();
+    let gate = gate(host, policy);
     let outcome = match operation {
-        Operation::UpdateFirmware(update) => firmware(update, &mut device, &mut steps).await,
+        Operation::UpdateFirmware(update) => firmware(update, &mut device, gate, &mut steps).await,
         Operation::UpdateConfig(update) => config(update, &mut device, &mut steps).await,
         Operation::Reboot(order) => {
             if !order.delay.is_zero() {
                 steps.push(Step::new("waiting", format!("wait {} s", order.delay.as_secs())));
             }
+            steps.extend(gate);
             steps.push(Step::new("rebooting", format!("run {}", host.reboot.command)));
             steps.push(Step::new("rebooting", "after the start: the kernel must have another boot id"));
             Ok(Outcome::succeeded("rebooted", "the kernel has another boot id"))
@@ -26,9 +31,34 @@ pub async fn describe(operation: &Operation, host: &HostSettings) -> (Vec<Step>,
     (steps, outcome)
 }
 
+/// What is waited for before the device is disturbed.
+fn gate(host: &HostSettings, policy: &Policy) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !policy.windows.is_empty() {
+        let text = match policy.opening(SystemTime::now()) {
+            Opening::Open => "a maintenance window is open: go on".to_owned(),
+            Opening::At(time) => {
+                format!("wait for a maintenance window: the next opens {}", Until::Time(time))
+            }
+            Opening::ClockNotSet => {
+                "wait until this device's clock is set: no window is open before".to_owned()
+            }
+            Opening::Unknown => "wait: the time zone of the maintenance windows cannot be known".to_owned(),
+        };
+        steps.push(Step::new("waiting", text));
+    }
+    if let Some(hook) = &host.hook {
+        let again = policy.hook_interval.as_secs();
+        let text = format!("run {hook}: exit code 0 goes on, with 75 it is asked again after {again} s");
+        steps.push(Step::new("waiting", text));
+    }
+    steps
+}
+
 async fn firmware(
     update: &UpdateFirmware,
     device: &mut HostDevice,
+    gate: Vec<Step>,
     steps: &mut Vec<Step>,
 ) -> Result<Outcome, DeviceError> {
     let artifact = &update.artifact;
@@ -42,6 +72,9 @@ async fn firmware(
         .map_or_else(|| "a size that the server tells".to_owned(), |size| format!("{size} bytes"));
     steps.push(Step::new("downloading", format!("fetch {} ({size})", artifact.url)));
     steps.extend(device.plan(&update.order()).await?);
+    let fetched = steps.iter().rposition(|step| ["downloading", "verifying"].contains(&step.phase));
+    let behind = fetched.map_or(0, |last| last + 1);
+    steps.splice(behind..behind, gate);
     steps.push(Step::new("confirming", format!("record version {} as installed", update.version)));
     Ok(Outcome::succeeded("installed", format!("version {} is in force", update.version)))
 }

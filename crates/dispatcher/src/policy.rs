@@ -1,5 +1,6 @@
 //! The device's own will: when it may be disturbed. Fetching disturbs nobody; putting firmware in force and rebooting do.
 
+mod gate;
 mod schedule;
 mod window;
 mod zone;
@@ -85,9 +86,18 @@ impl Policy {
 
     /// What a hook means that says "not now". Nobody knows how often it will.
     pub(crate) fn postponed(&self, now: SystemTime) -> (Wait, Duration) {
-        let until = if seconds(now) < WRITTEN { Until::Unknown } else { Until::Time(now + self.hook_interval) };
-        (Wait { until, lasts: None }, self.hook_interval)
+        (Wait { until: shown(self.hook_interval, now), lasts: None }, self.hook_interval)
     }
+}
+
+/// A wait that the monotonic clock measures.
+pub(crate) fn delay(delay: Duration, now: SystemTime) -> Wait {
+    Wait { until: shown(delay, now), lasts: Some(delay) }
+}
+
+/// What the wall clock will show then, if it shows anything.
+fn shown(after: Duration, now: SystemTime) -> Until {
+    if seconds(now) < WRITTEN { Until::Unknown } else { Until::Time(now + after) }
 }
 
 /// Before 1970: less than any time that counts.
@@ -100,10 +110,9 @@ mod tests {
     use super::*;
 
     fn policy(windows: &[(&str, u32)], zone: &str) -> Policy {
-        let windows = windows.iter().map(|(start, minutes)| Window {
-            start: start.parse().unwrap(),
-            minutes: *minutes,
-        });
+        let windows = windows
+            .iter()
+            .map(|(start, minutes)| Window { start: start.parse().unwrap(), minutes: *minutes });
         Policy { windows: windows.collect(), zone: Zone::named(zone), ..Policy::default() }
     }
 

@@ -1,6 +1,6 @@
 //! `reboot`: the order is in the journal with the boot id of before, and is proved by another boot id after.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use device::{Device, Halt, HaltKind};
 
@@ -8,6 +8,7 @@ use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::{Phase, Then};
 use crate::operation::Reboot;
 use crate::outcome::{Outcome, Progress};
+use crate::policy;
 use crate::resume::rollback_failed;
 
 /// A system that has not gone down this long after the order will not.
@@ -16,16 +17,14 @@ const GOING_DOWN: Duration = Duration::from_secs(300);
 impl<D: Device> Dispatcher<D> {
     pub(crate) async fn reboot(&mut self, order: &Reboot, context: &Context) -> Result<Outcome, Failure> {
         if !order.delay.is_zero() {
-            context.report(Progress::phase("waiting"));
+            context.wait(policy::delay(order.delay, SystemTime::now()));
         }
         tokio::select! {
             () = tokio::time::sleep(order.delay) => {}
             () = context.halt.halted() => return Err(Failure::Halted),
         }
-        // A cancellation that arrived with the end of the delay counts: from here on there is no way back.
-        if context.halt.kind().is_some() {
-            return Err(Failure::Halted);
-        }
+        // From here on there is no way back.
+        self.permission("reboot", None, context).await?;
         Err(self.order_reboot(1, Then::Done, context).await)
     }
 

@@ -18,8 +18,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use device::{
     Before, Boot, Change, Checked, CommandSpec, Device, DeviceError, Effect, FileTarget, FirmwareTarget,
-    Halt, Health, HostDevice, HostSettings, Installed, Order, Percent, RebootSpec, RolledBack, Step, Target,
+    Halt, Health, HostDevice, HostSettings, Installed, Order, Percent, Question, RebootSpec, RolledBack,
+    Step, Target,
 };
+use dispatcher::policy::Policy;
 use dispatcher::{
     AfterStart, Context, Dispatcher, Ended, ExecutionId, Journal, Operation, Progress, Rules, Verdict,
 };
@@ -85,6 +87,7 @@ fragile! {
     installed() -> Option<Installed>;
     read_config(name: &str) -> Option<Vec<u8>>;
     plan(order: &Order) -> Vec<Step>;
+    may_disturb(question: &Question, halt: &Halt) -> bool;
     begin(order: &Order) -> u64;
     reserve(total: u64) -> ();
     write(bytes: Bytes) -> ();
@@ -135,6 +138,7 @@ impl Bench {
                 command: spec(&["sh".into(), self.path("reboot.sh").display().to_string()]),
                 boot_id_file: self.path("boot_id"),
             },
+            hook: None,
         }
     }
 
@@ -142,7 +146,8 @@ impl Bench {
         let device = Fragile { inner: HostDevice::new(self.settings()), fuse };
         let downloader = Downloader::new(downloader::Settings::default());
         let journal = Journal::in_folder(self.folder.path());
-        let (dispatcher, warning) = Dispatcher::open(device, downloader, Rules::default(), journal).unwrap();
+        let opened = Dispatcher::open(device, downloader, Rules::default(), Policy::default(), journal);
+        let (dispatcher, warning) = opened.unwrap();
         assert_eq!(warning, None);
         dispatcher
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
 use dispatcher::ConfigFile;
+use dispatcher::policy::Policy;
 
 use super::boot::show_slots;
 use super::{LogFormat, Settings};
@@ -50,9 +51,11 @@ impl Display for Settings {
         writeln!(f, "\n[reboot]")?;
         command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
         path(f, "boot_id_file", &self.host.reboot.boot_id_file)?;
+        policy(f, &self.policy, &self.host.hook)?;
         writeln!(f, "\n[download]")?;
         writeln!(f, "max_size_bytes = {}", self.download.limits.max_size)?;
         writeln!(f, "min_rate_bytes_per_second = {}", self.download.limits.min_rate)?;
+        writeln!(f, "max_rate_bytes_per_second = {}", self.download.limits.max_rate)?;
         seconds(f, "timeout_seconds", self.download.limits.deadline)?;
         writeln!(f, "allow_http = {}", self.download.allow_http)?;
         match &self.download.root_ca {
@@ -120,6 +123,24 @@ fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
         }
         FirmwareTarget::Slots(target) => show_slots(f, target),
     }
+}
+
+fn policy(f: &mut Formatter<'_>, policy: &Policy, hook: &Option<CommandSpec>) -> Result {
+    writeln!(f, "\n[policy]")?;
+    let windows = policy.windows.iter();
+    let windows: Vec<_> = windows
+        .map(|w| format!("{{ start = {:?}, minutes = {} }}", w.start.to_string(), w.minutes))
+        .collect();
+    writeln!(f, "windows = [{}]", windows.join(", "))?;
+    match policy.zone.name() {
+        Some(name) => text(f, "time_zone", name)?,
+        None => writeln!(f, "# time_zone: the system's")?,
+    }
+    match hook {
+        Some(spec) => command(f, "hook", spec, "hook_timeout_seconds")?,
+        None => writeln!(f, "# hook: none")?,
+    }
+    seconds(f, "hook_interval_seconds", policy.hook_interval)
 }
 
 fn file(f: &mut Formatter<'_>, target: &FileTarget, command_key: &str, timeout_key: &str) -> Result {

@@ -72,13 +72,22 @@ impl<'t> Table<'t> {
 
     /// `[name]`, or `[[name]]` any number of times.
     pub(super) fn tables(&mut self, name: &'static str) -> Result<Vec<Self>, ConfigError> {
-        let Some((_, value)) = self.keys.remove_entry(name) else { return Ok(Vec::new()) };
+        self.tables_in(name, name)
+    }
+
+    /// The same for `[[policy.windows]]`, or the key `windows` in `[policy]`; `name` is its whole name.
+    pub(super) fn tables_in(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+    ) -> Result<Vec<Self>, ConfigError> {
+        let Some((_, value)) = self.keys.remove_entry(key) else { return Ok(Vec::new()) };
         let span = value.span();
         match value.into_inner() {
             DeValue::Array(tables) => {
-                tables.into_iter().map(|table| self.as_table(name, name, table)).collect()
+                tables.into_iter().map(|table| self.as_table(key, name, table)).collect()
             }
-            other => Ok(vec![self.as_table(name, name, Spanned::new(span, other))?]),
+            other => Ok(vec![self.as_table(key, name, Spanned::new(span, other))?]),
         }
     }
 
@@ -137,12 +146,21 @@ impl<'t> Table<'t> {
         self.read(key, "true or false", DeValue::as_bool)
     }
 
+    pub(super) fn required_integer(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
+        let expected = whole_number(&range);
+        self.integer(key, range)?.ok_or_else(|| self.missing(key, &expected))
+    }
+
     pub(super) fn integer(
         &mut self,
         key: &'static str,
         range: RangeInclusive<u64>,
     ) -> Result<Option<u64>, ConfigError> {
-        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let expected = whole_number(&range);
         self.read(key, &expected, |value| {
             let number = value.as_integer()?;
             let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
@@ -267,6 +285,10 @@ fn command(value: &DeValue<'_>) -> Option<(String, Vec<String>)> {
     let mut words = strings(value)?.into_iter();
     let program = words.next().filter(|program| !program.is_empty())?;
     Some((program, words.collect()))
+}
+
+fn whole_number(range: &RangeInclusive<u64>) -> String {
+    format!("a whole number from {} to {}", range.start(), range.end())
 }
 
 fn line_at(text: &str, offset: usize) -> usize {

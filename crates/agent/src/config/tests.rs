@@ -32,6 +32,9 @@ fn the_example_documents_the_defaults() {
     all.host.firmware = None;
     all.configs.clear();
     all.host.configs.clear();
+    assert_eq!((all.policy.windows.len(), all.host.hook.is_some()), (2, true));
+    all.policy = Policy::default();
+    all.host.hook = None;
     all.download.root_ca = None;
     assert_eq!(all.to_string(), shown);
 }
@@ -41,7 +44,8 @@ fn what_is_printed_can_be_read_again() {
     let text = format!(
         "{MINIMAL}[firmware]\nfile = \"/f\"\ncommand = [\"/bin/true\", \"a b\"]\n[[config]]\nfile = \"/c.toml\"\n\
          [[config]]\nname = \"d\"\nfile = \"/d\"\nformat = \"yaml\"\nhealth_command = [\"/bin/true\"]\n\
-         health_timeout_seconds = 7\n"
+         health_timeout_seconds = 7\n\
+         [[policy.windows]]\nstart = \"*/5 2 * * Sat-Sun\"\nminutes = 7\n[policy]\nhook = [\"h\", \"a\"]\n"
     );
     let printed = load(&text).unwrap().to_string();
     assert_eq!(load(&printed).unwrap().to_string(), printed);
@@ -113,6 +117,30 @@ fn an_error_names_line_key_what_was_found_and_what_was_expected() {
             ": [connection] endpoint: \"https://e\" is not a host name",
         ),
         (MINIMAL.replace("\"t\"", "\"a/b\""), ": [connection] thing_name: expected 1 to 128 of"),
+        (
+            with("[download]\nmax_rate_bytes_per_second = 1023"),
+            ": [download] max_rate_bytes_per_second: expected 0",
+        ),
+        (with("[policy]\nwindows = 5"), ":8: [policy] windows: found 5, expected a table"),
+        (with("[policy]\nwindows = [7]"), ":8: [policy] windows: found 7, expected a table"),
+        (
+            with("[[policy.windows]]\nstart = \"0 2 * * *\""),
+            ": [policy.windows] minutes: not set, expected a whole number from 1 to 10080",
+        ),
+        (
+            with("[policy]\nwindows = [{ start = \"0 25 * * *\", minutes = 5 }]"),
+            ": [policy.windows] start: hour: found \"25\", expected 0 to 23",
+        ),
+        (
+            with("[policy]\nwindows = [{ start = \"0 2 * * *\", minutes = 5, until = 7 }]"),
+            ":8: [policy.windows] until: found an unknown key",
+        ),
+        (
+            with(
+                "[policy]\ntime_zone = \"Mars/Olympus\"\nwindows = [{ start = \"* * * * *\", minutes = 5 }]",
+            ),
+            ": [policy] time_zone: the time zone file /usr/share/zoneinfo/Mars/Olympus cannot be read",
+        ),
         (with("[firmware]"), ": [firmware] file: not set, expected a path"),
         (with(SLOTS), ": [firmware] target: \"slots\" needs the table [boot]"),
         (slots("A = \"/a\""), ": [firmware] slots: found 1, expected exactly two slots"),

@@ -111,6 +111,19 @@ impl Device {
         self.launch(command);
     }
 
+    /// It believes in another wall clock, which follows the file `clock`. Its monotonic clock stays true, as a device's
+    /// does.
+    pub fn start_at(&mut self, offset: &str) {
+        self.write("clock", offset);
+        let file = self.path("clock").display().to_string();
+        self.start_with_environment(&[
+            ("LD_PRELOAD", &libfaketime()),
+            ("FAKETIME_TIMESTAMP_FILE", &file),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ]);
+    }
+
     fn launch(&mut self, mut command: Command) {
         assert!(self.agent.is_none());
         self.agent = Some(command.spawn().unwrap());
@@ -219,6 +232,16 @@ impl Drop for Device {
             eprintln!("the agent's log:\n{}", self.log());
         }
     }
+}
+
+fn libfaketime() -> String {
+    let folders = fs::read_dir("/usr/lib").unwrap();
+    let library = folders
+        .map(|folder| folder.unwrap().path().join("faketime/libfaketime.so.1"))
+        .chain([PathBuf::from("/usr/lib/faketime/libfaketime.so.1")])
+        .find(|path| path.exists());
+    let library = library.unwrap_or_else(|| panic!("faketime; scripts/install-deps installs it"));
+    library.display().to_string()
 }
 
 /// Asks again and again until there is an answer.

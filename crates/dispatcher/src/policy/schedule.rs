@@ -5,6 +5,8 @@ use std::str::FromStr;
 /// One bit for each value that matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
+    /// As it was written.
+    text: String,
     minutes: u64,
     hours: u64,
     days: u64,
@@ -88,6 +90,7 @@ impl FromStr for Schedule {
         };
         let weekdays = WEEKDAY.read(weekday)?;
         let schedule = Self {
+            text: fields.join(" "),
             minutes: MINUTE.read(minute)?,
             hours: HOUR.read(hour)?,
             days: DAY.read(day)?,
@@ -96,6 +99,12 @@ impl FromStr for Schedule {
             either_day: !day.starts_with('*') && !weekday.starts_with('*'),
         };
         if schedule.is_ever() { Ok(schedule) } else { Err(ScheduleError::NoSuchDay(text.to_owned())) }
+    }
+}
+
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -199,7 +208,10 @@ mod tests {
             assert_eq!(values(schedule(&format!("0 2 * * {text}")).weekdays), expected, "{text}");
         }
         assert_eq!(values(schedule("0 2 1 jan,Apr-jun *").months), [1, 4, 5, 6]);
-        assert_eq!(schedule("15,45 1-2 * * *").times().collect::<Vec<_>>(), [(1, 15), (1, 45), (2, 15), (2, 45)]);
+        assert_eq!(
+            schedule("15,45 1-2 * * *").times().collect::<Vec<_>>(),
+            [(1, 15), (1, 45), (2, 15), (2, 45)]
+        );
     }
 
     #[test]

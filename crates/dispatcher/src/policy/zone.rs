@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn a_zone_is_a_file_of_the_system_or_any_other() {
-        let offset = |zone: Zone| zone.load().unwrap().find_local_time_type(1_800_000_000).unwrap().ut_offset();
+        let offset =
+            |zone: Zone| zone.load().unwrap().find_local_time_type(1_800_000_000).unwrap().ut_offset();
         assert_eq!(offset(Zone::named("Asia/Kolkata")), 19_800);
         assert_eq!(offset(Zone::named("/usr/share/zoneinfo/Asia/Kolkata")), 19_800);
         Zone::system().load().unwrap();
