@@ -17,6 +17,8 @@ fn open(folder: &Path) -> (Dispatcher<HostDevice>, Option<String>) {
         configs: Default::default(),
         reboot: RebootSpec { command, boot_id_file: folder.join("boot-id") },
         hook: None,
+        trust: None,
+        compatible: Vec::new(),
     });
     let downloader = Downloader::new(downloader::Settings::default());
     let journal = Journal::in_folder(folder);

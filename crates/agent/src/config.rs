@@ -6,6 +6,7 @@ mod files;
 mod policy;
 mod show;
 mod table;
+mod trust;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -84,12 +85,16 @@ impl Settings {
         let (config_files, configs) = files::configs(top.tables("config")?)?;
         let boot = boot::boot(top.optional_table("boot")?)?;
         let (policy, hook) = policy::policy(top.table("policy")?)?;
+        let compatible = trust::compatible(top.table("device")?)?;
+        let trust = trust::trust(top.table("release")?, &compatible)?;
         let host = HostSettings {
             firmware: device::firmware(top.optional_table("firmware")?, boot, health, &state_directory)?,
             state_directory,
             hook,
             configs: config_files,
             reboot: device::reboot(top.table("reboot")?)?,
+            trust,
+            compatible,
         };
         let download = download(top.table("download")?)?;
         let mut report = top.table("report")?;

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use downloader::Digest;
+use release::Envelope;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -36,6 +37,15 @@ pub struct Order {
     pub size: Option<u64>,
     /// Absent for a configuration.
     pub version: Option<String>,
+    /// What the maker signed. Worth nothing until the device has verified it.
+    pub release: Option<Envelope>,
+}
+
+/// What the device has verified of an order. Where no signatures are asked for, what the order says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    pub sequence: Option<u64>,
+    pub size: Option<u64>,
 }
 
 /// What an activation replaces, and so what a rollback must bring back. Made by the target, and read by it alone but for
@@ -61,6 +71,16 @@ pub enum Before {
 pub struct Installed {
     pub version: String,
     pub digest: Digest,
+    /// Of the signed release, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+}
+
+impl Installed {
+    /// Is there nothing to do for `wanted`? The same bytes under a higher sequence still have a floor to raise.
+    pub fn covers(&self, wanted: &Self) -> bool {
+        (&self.version, self.digest) == (&wanted.version, wanted.digest) && self.sequence >= wanted.sequence
+    }
 }
 
 /// One change of what is in force, as the journal keeps it.
@@ -129,11 +149,13 @@ pub trait Device {
     async fn installed(&mut self) -> Result<Option<Installed>, DeviceError>;
     /// The configuration in force; `None` when there is none yet.
     async fn read_config(&mut self, name: &str) -> Result<Option<Vec<u8>>, DeviceError>;
+    /// May this be installed here at all? Asked first: who signed it, for which hardware, and how far back it goes.
+    async fn admit(&mut self, order: &Order) -> Result<Admitted, DeviceError>;
     /// What this order would do, without doing it.
     async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError>;
 
     /// Opens the place where the bytes go, and goes on with what of this digest is already there. Returns how many
-    /// bytes that is. What the device will not take is refused here, before a byte is fetched.
+    /// bytes that is. What the device will not take, or `admit` does not, is refused here, before a byte is fetched.
     async fn begin(&mut self, order: &Order) -> Result<u64, DeviceError>;
     /// The whole length is known: is there space for it?
     async fn reserve(&mut self, total: u64) -> Result<(), DeviceError>;

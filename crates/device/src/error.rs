@@ -30,6 +30,10 @@ pub enum DeviceError {
     Unhealthy { within: Duration, last: CommandFailure },
     #[error("the cloud was not reached within {} s", within.as_secs())]
     Unreachable { within: Duration },
+    #[error(transparent)]
+    Refused(#[from] release::Refusal),
+    #[error("{} says how far back firmware may go, and cannot be read: {problem}", path.display())]
+    Floor { path: PathBuf, problem: String },
     #[error("{0} has neither the new bytes nor a copy of them beside it")]
     Lost(Target),
     #[error("the previous file of {0} is gone, or is not what it was")]
@@ -66,6 +70,8 @@ impl DeviceError {
             Self::InstallerRefused(_) => "installer-refused",
             Self::FellBack(_) => "bootloader-rolled-back",
             Self::HookRefused(_) => "hook-refused",
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Floor { .. } => "sequence-floor-unreadable",
             Self::Unhealthy { .. } => "health-check-failed",
             Self::Unreachable { .. } => "cloud-unreachable",
         }

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{self, CommandSpec};
 use crate::device::{
-    Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step, Target,
+    Admitted, Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step,
+    Target,
 };
 use crate::error::DeviceError;
 use crate::file::{FilePlace, FileTarget};
+use crate::gate::{Gate, Trust};
 use crate::installer::{InstallerPlace, InstallerTarget};
 use crate::place::{Place, Stage};
 use crate::slots::{SlotsPlace, SlotsTarget};
@@ -32,6 +34,10 @@ pub struct HostSettings {
     pub reboot: RebootSpec,
     /// Asked before the device is disturbed.
     pub hook: Option<CommandSpec>,
+    /// Whose signature firmware needs. `None`: nobody's.
+    pub trust: Option<Trust>,
+    /// The names of this hardware, as a signed release may know it.
+    pub compatible: Vec<String>,
 }
 
 /// A target, and what must hold for a change of it to stay.
@@ -80,6 +86,7 @@ pub struct HostDevice {
     settings: HostSettings,
     firmware: Option<Checked<Box<dyn Place>>>,
     configs: BTreeMap<String, Checked<FilePlace>>,
+    gate: Gate,
     /// What bytes are being written to.
     receiving: Option<Target>,
 }
@@ -105,7 +112,7 @@ impl HostDevice {
             let place = FilePlace::new(Target::Config(name.clone()), target.clone());
             (name.clone(), Checked { target: place, health: health.clone() })
         });
-        Self { firmware, configs: configs.collect(), receiving: None, settings }
+        Self { firmware, configs: configs.collect(), gate: Gate::new(&settings), receiving: None, settings }
     }
 
     fn place(&mut self, target: &Target) -> Result<(&mut dyn Place, &Health), DeviceError> {
@@ -120,6 +127,12 @@ impl HostDevice {
                 Ok((&mut config.target, &config.health))
             }
         }
+    }
+
+    /// The order, with the length that was signed in place of what the job says.
+    async fn admitted(&mut self, order: &Order) -> Result<Order, DeviceError> {
+        let Admitted { size, .. } = self.admit(order).await?;
+        Ok(Order { size, ..order.clone() })
     }
 
     fn stage(&mut self) -> Result<&mut dyn Stage, DeviceError> {
@@ -191,7 +204,13 @@ impl Device for HostDevice {
         }
     }
 
+    async fn admit(&mut self, order: &Order) -> Result<Admitted, DeviceError> {
+        self.place(&order.target)?;
+        self.gate.admit(order)
+    }
+
     async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError> {
+        let order = &self.admitted(order).await?;
         let (place, health) = self.place(&order.target)?;
         place.admit(order).await?;
         let mut steps = place.plan(order).await?;
@@ -203,6 +222,7 @@ impl Device for HostDevice {
     }
 
     async fn begin(&mut self, order: &Order) -> Result<u64, DeviceError> {
+        let order = &self.admitted(order).await?;
         let (place, _) = self.place(&order.target)?;
         place.admit(order).await?;
         let position = place.stage().begin(order).await?;
@@ -276,11 +296,13 @@ impl Device for HostDevice {
     async fn commit(&mut self, change: &Change) -> Result<(), DeviceError> {
         self.place(&change.target)?.0.mark_good(change).await?;
         let Some(installed) = change.commit.clone() else { return Ok(()) };
-        let (path, slot) = (self.record_path(), self.booted().await?);
+        let (path, slot, sequence) = (self.record_path(), self.booted().await?, installed.sequence);
         serde_json::to_vec(&Record { installed, slot })
             .map_err(io::Error::from)
             .and_then(|bytes| write_atomically(&path, &bytes, Durability::PowerCut))
-            .map_err(DeviceError::storage("write", path))
+            .map_err(DeviceError::storage("write", path))?;
+        // Last: what could still be undone must not have raised it.
+        self.gate.committed(sequence)
     }
 
     async fn roll_back(&mut self, change: &Change) -> Result<RolledBack, DeviceError> {

@@ -251,12 +251,13 @@ mod tests {
                 digest,
                 size: Some(NEW.len() as u64),
                 version: Some(version.clone()),
+                release: None,
             };
             let stage = place.stage();
             assert_eq!(stage.begin(&order).await.unwrap(), 0);
             stage.write(Bytes::from_static(NEW)).await.unwrap();
             stage.finish().await.unwrap();
-            let commit = Some(Installed { version, digest });
+            let commit = Some(Installed { version, digest, sequence: None });
             let before = place.before().await.unwrap();
             Self { folder, place, change: Change { target: Target::Firmware, digest, before, commit } }
         }

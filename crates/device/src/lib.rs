@@ -8,6 +8,8 @@ mod command;
 mod device;
 mod error;
 mod file;
+mod floor;
+mod gate;
 mod group;
 mod halt;
 mod health;
@@ -23,10 +25,12 @@ mod swap;
 pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
 pub use device::{
-    Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step, Target,
+    Admitted, Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step,
+    Target,
 };
 pub use error::DeviceError;
 pub use file::FileTarget;
+pub use gate::Trust;
 pub use halt::{Halt, HaltKind};
 pub use health::Health;
 pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};

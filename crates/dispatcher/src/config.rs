@@ -51,6 +51,7 @@ pub(crate) fn order(file: &ConfigFile, new: &[u8]) -> Order {
         digest: Digest::of_bytes(new),
         size: Some(new.len() as u64),
         version: None,
+        release: None,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use device::{Before, Change, Device, DeviceError, Installed, Target};
-use downloader::{Digest, Error, Resume, Sink, SinkError};
+use device::{Admitted, Before, Change, Device, DeviceError, Installed, Target};
+use downloader::{Artifact, Digest, Error, Resume, Sink, SinkError};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::Phase;
@@ -18,8 +18,12 @@ impl<D: Device> Dispatcher<D> {
         context: &Context,
     ) -> Result<Outcome, Failure> {
         let digest = update.artifact.digest;
-        let wanted = Installed { version: update.version.clone(), digest };
-        if self.device.installed().await? == Some(wanted.clone()) {
+        // Before anything else, also where there is nothing to do: whoever may not order this hears so each time.
+        let Admitted { sequence, size } = self.device.admit(&update.order()).await?;
+        let update =
+            &UpdateFirmware { artifact: Artifact { size, ..update.artifact.clone() }, ..update.clone() };
+        let wanted = Installed { version: update.version.clone(), digest, sequence };
+        if self.device.installed().await?.is_some_and(|installed| installed.covers(&wanted)) {
             let message = format!("version {} was installed before", update.version);
             return Ok(Outcome::succeeded("already-installed", message));
         }
@@ -98,10 +102,10 @@ impl<D: Device> Dispatcher<D> {
 
 /// The same artifact with a freshly signed URL. A document that asks for other bytes now is not this order.
 async fn fresh_artifact(
-    artifact: &downloader::Artifact,
+    artifact: &Artifact,
     rules: &crate::Rules,
     context: &Context,
-) -> Result<downloader::Artifact, Failure> {
+) -> Result<Artifact, Failure> {
     let document = tokio::select! {
         document = context.ask_for_fresh_document() => document,
         () = context.halt.halted() => return Err(Failure::Halted),
@@ -112,7 +116,7 @@ async fn fresh_artifact(
     };
     match Operation::parse(&document, rules).map(|parsed| parsed.operation) {
         Ok(Operation::UpdateFirmware(update)) if update.artifact.digest == artifact.digest => {
-            Ok(update.artifact)
+            Ok(Artifact { url: update.artifact.url, ..artifact.clone() })
         }
         _ => {
             let message = "the document asks for other firmware than before";

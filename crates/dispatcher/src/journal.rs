@@ -229,7 +229,7 @@ mod tests {
             target: Target::Firmware,
             digest,
             before: Before::Slot { booted: "A".into(), written: "B".into() },
-            commit: Some(Installed { version: "2".into(), digest }),
+            commit: Some(Installed { version: "2".into(), digest, sequence: Some(3) }),
         };
         let file = Change { before: Before::File { digest }, ..firmware.clone() };
         let config =

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use device::{Order, Target};
 use downloader::{Artifact, Digest, SourceUrl};
+use release::Envelope;
 use serde_json::{Map, Value};
 
 use crate::config::Format;
@@ -27,6 +28,8 @@ pub enum Operation {
 pub struct UpdateFirmware {
     pub version: String,
     pub artifact: Artifact,
+    /// What the maker signed; what it is worth is decided where bytes are written.
+    pub release: Option<Envelope>,
 }
 
 impl UpdateFirmware {
@@ -37,6 +40,7 @@ impl UpdateFirmware {
             digest: self.artifact.digest,
             size: self.artifact.size,
             version: Some(self.version.clone()),
+            release: self.release.clone(),
         }
     }
 }
@@ -172,7 +176,18 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
             found: error.to_string(),
             expected: "\"sha256:\" and 64 hex digits",
         })?;
-    Ok(UpdateFirmware { version, artifact: Artifact { url, digest, size } })
+    let release = release(members)?;
+    Ok(UpdateFirmware { version, artifact: Artifact { url, digest, size }, release })
+}
+
+fn release(members: &mut Members) -> Result<Option<Envelope>, DocumentError> {
+    const EXPECTED: &str = "a DSSE envelope: an object with payload, payloadType and signatures";
+    let object = members.optional("release", EXPECTED, |v| v.is_object().then(|| v.clone()))?;
+    object.map(|object| Envelope::from_value(&object)).transpose().map_err(|error| DocumentError::Invalid {
+        member: "release",
+        found: error.to_string(),
+        expected: EXPECTED,
+    })
 }
 
 const VERSION: &str = "a string of 1 to 128 characters without control characters";
@@ -395,6 +410,9 @@ mod tests {
             (with(firmware(), "size", json!("7")), "size"),
             (with(firmware(), "size", json!(-7)), "size"),
             (with(firmware(), "size", json!(0)), "size"),
+            (with(firmware(), "release", json!("signed")), "release"),
+            (with(firmware(), "release", json!({})), "release"),
+            (with(firmware(), "release", json!({"payload": "", "payloadType": ""})), "release"),
             (json!({"operation": "update-config"}), "config"),
             (json!({"operation": "update-config", "config": [1]}), "config"),
             (json!({"operation": "update-config", "config": {}, "mode": "patch"}), "mode"),

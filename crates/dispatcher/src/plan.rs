@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use device::{Device, DeviceError, HostDevice, HostSettings, Installed, Step};
+use device::{Admitted, Device, DeviceError, HostDevice, HostSettings, Installed, Step};
 
 use crate::config::{changes, order, prepare};
 use crate::operation::{Operation, UpdateConfig, UpdateFirmware};
@@ -61,17 +61,20 @@ async fn firmware(
     gate: Vec<Step>,
     steps: &mut Vec<Step>,
 ) -> Result<Outcome, DeviceError> {
-    let artifact = &update.artifact;
-    let wanted = Installed { version: update.version.clone(), digest: artifact.digest };
-    if device.installed().await? == Some(wanted) {
+    let (artifact, order) = (&update.artifact, update.order());
+    let Admitted { sequence, size } = device.admit(&order).await?;
+    let wanted = Installed { version: update.version.clone(), digest: artifact.digest, sequence };
+    if device.installed().await?.is_some_and(|installed| installed.covers(&wanted)) {
         let message = format!("version {} was installed before", update.version);
         return Ok(Outcome::succeeded("already-installed", message));
     }
-    let size = artifact
-        .size
-        .map_or_else(|| "a size that the server tells".to_owned(), |size| format!("{size} bytes"));
+    if let Some(sequence) = sequence {
+        let text = format!("the release is signed by keys that this device trusts, with sequence {sequence}");
+        steps.push(Step::new("starting", text));
+    }
+    let size = size.map_or_else(|| "a size that the server tells".to_owned(), |size| format!("{size} bytes"));
     steps.push(Step::new("downloading", format!("fetch {} ({size})", artifact.url)));
-    steps.extend(device.plan(&update.order()).await?);
+    steps.extend(device.plan(&order).await?);
     let fetched = steps.iter().rposition(|step| ["downloading", "verifying"].contains(&step.phase));
     let behind = fetched.map_or(0, |last| last + 1);
     steps.splice(behind..behind, gate);

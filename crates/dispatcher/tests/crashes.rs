@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use device::{
-    Before, Boot, Change, Checked, CommandSpec, Device, DeviceError, Effect, FileTarget, FirmwareTarget,
-    Halt, Health, HostDevice, HostSettings, Installed, Order, Percent, Question, RebootSpec, RolledBack,
-    Step, Target,
+    Admitted, Before, Boot, Change, Checked, CommandSpec, Device, DeviceError, Effect, FileTarget,
+    FirmwareTarget, Halt, Health, HostDevice, HostSettings, Installed, Order, Percent, Question, RebootSpec,
+    RolledBack, Step, Target,
 };
 use dispatcher::policy::Policy;
 use dispatcher::{
@@ -86,6 +86,7 @@ fragile! {
     boot() -> Boot;
     installed() -> Option<Installed>;
     read_config(name: &str) -> Option<Vec<u8>>;
+    admit(order: &Order) -> Admitted;
     plan(order: &Order) -> Vec<Step>;
     may_disturb(question: &Question, halt: &Halt) -> bool;
     begin(order: &Order) -> u64;
@@ -139,6 +140,8 @@ impl Bench {
                 boot_id_file: self.path("boot_id"),
             },
             hook: None,
+            trust: None,
+            compatible: Vec::new(),
         }
     }
 

@@ -42,10 +42,16 @@ fn a_signed_url_in_the_wrong_place_is_not_repeated() {
     let good = serde_json::json!({
         "operation": "update-firmware", "url": "https://example.com/fw", "version": "2",
         "checksum": format!("sha256:{}", "00".repeat(32)), "size": 1, "timeoutSeconds": 1,
+        "release": {"payload": "", "payloadType": "", "signatures": []},
     });
     let documents = good.as_object().unwrap().keys().map(|member| {
         let mut document = good.clone();
         document[member] = signed.into();
+        document
+    });
+    let in_release = ["payload", "payloadType", "signatures"].map(|member| {
+        let mut document = good.clone();
+        document["release"][member] = signed.into();
         document
     });
     let others = [
@@ -57,7 +63,7 @@ fn a_signed_url_in_the_wrong_place_is_not_repeated() {
         serde_json::json!(signed),
         serde_json::json!([signed]),
     ];
-    for document in documents.chain(others) {
+    for document in documents.chain(in_release).chain(others) {
         let said = match Operation::parse(&document, &Rules::default()) {
             Ok(parsed) => format!("{:?} {:?}", parsed.operation, parsed.warnings),
             Err(error) => error.to_string(),

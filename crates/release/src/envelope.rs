@@ -159,9 +159,13 @@ fn decode(member: &'static str, text: &str, limit: usize) -> Result<Vec<u8>, Env
     engine.decode(text).map_err(|_| EnvelopeError::Base64 { member })
 }
 
+/// Without what serde quotes: somebody may have put a signed URL there.
 fn shape(error: serde_json::Error) -> EnvelopeError {
-    // serde quotes what it found; a document of a stranger's may be long.
-    EnvelopeError::Shape(error.to_string().chars().take(200).collect())
+    let said = error.to_string();
+    EnvelopeError::Shape(match (said.split_once('"'), said.rsplit_once('"')) {
+        (Some((before, _)), Some((_, after))) => format!("{before}…{after}"),
+        _ => said,
+    })
 }
 
 impl Serialize for Envelope {
@@ -243,6 +247,9 @@ mod tests {
         for value in [json!([]), json!("e"), json!(["AAAA", "t", []]), json!({})] {
             assert!(Envelope::from_value(&value).is_err(), "{value}");
         }
+        let secret = json!({"payload": "AAAA", "payloadType": "t", "signatures": "https://x?a=\"secret\""});
+        let said = Envelope::from_value(&secret).unwrap_err().to_string();
+        assert!(said.ends_with("invalid type: string …, expected a sequence"), "{said}");
         let twice = br#"{"payload":"AAAA","payload":"AAAA","payloadType":"t","signatures":[]}"#;
         assert!(Envelope::parse(twice).unwrap_err().to_string().contains("duplicate"));
     }

@@ -52,6 +52,7 @@ impl Display for Settings {
         command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
         path(f, "boot_id_file", &self.host.reboot.boot_id_file)?;
         policy(f, &self.policy, &self.host.hook)?;
+        self.trust(f)?;
         writeln!(f, "\n[download]")?;
         writeln!(f, "max_size_bytes = {}", self.download.limits.max_size)?;
         writeln!(f, "min_rate_bytes_per_second = {}", self.download.limits.min_rate)?;
@@ -91,6 +92,19 @@ impl Settings {
             }
             None => writeln!(f, "# health_command: none"),
         }
+    }
+
+    fn trust(&self, f: &mut Formatter<'_>) -> Result {
+        writeln!(f, "\n[device]\ncompatible = {:?}", self.host.compatible)?;
+        let Some(trust) = &self.host.trust else {
+            return writeln!(f, "\n# [release]: not configured, and firmware needs no signature");
+        };
+        writeln!(f, "\n[release]")?;
+        path(f, "keys", &trust.folder)?;
+        for id in trust.keyring.key_ids() {
+            writeln!(f, "# {id}")?;
+        }
+        writeln!(f, "threshold = {}", trust.keyring.threshold())
     }
 
     fn health(&self, f: &mut Formatter<'_>) -> Result {

@@ -17,6 +17,15 @@ fn message(text: &str) -> String {
     error.split_once("fleethand.toml").unwrap().1.to_owned()
 }
 
+/// A folder with one key.
+fn keys() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = release::SigningKey::generate(release::Kind::P256).unwrap();
+    let key = release::SigningKey::from_pem(pem.as_bytes()).unwrap();
+    std::fs::write(folder.path().join("maker.pem"), key.public().to_pem()).unwrap();
+    folder
+}
+
 /// The example is the documentation of every key: what it shows as defaults must be the defaults.
 #[test]
 fn the_example_documents_the_defaults() {
@@ -26,7 +35,9 @@ fn the_example_documents_the_defaults() {
         .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
         .map(|l| format!("{l}\n"))
         .collect();
-    let all = load(&uncommented).unwrap();
+    let keys = keys();
+    let all = load(&uncommented.replace("/etc/fleethand/keys.d", &keys.path().to_string_lossy())).unwrap();
+    assert!(all.host.trust.is_some() && !all.host.compatible.is_empty());
     assert!(all.host.firmware.is_some() && !all.host.configs.is_empty());
     let mut all = all;
     all.host.firmware = None;
@@ -35,6 +46,8 @@ fn the_example_documents_the_defaults() {
     assert_eq!((all.policy.windows.len(), all.host.hook.is_some()), (2, true));
     all.policy = Policy::default();
     all.host.hook = None;
+    all.host.trust = None;
+    all.host.compatible.clear();
     all.download.root_ca = None;
     assert_eq!(all.to_string(), shown);
 }
@@ -47,7 +60,10 @@ fn what_is_printed_can_be_read_again() {
          health_timeout_seconds = 7\n\
          [[policy.windows]]\nstart = \"*/5 2 * * Sat-Sun\"\nminutes = 7\n[policy]\nhook = [\"h\", \"a\"]\n"
     );
-    let printed = load(&text).unwrap().to_string();
+    let keys = keys();
+    let signed = format!("[device]\ncompatible = [\"b\"]\n[release]\nkeys = {:?}\n", keys.path());
+    let printed = load(&(text + &signed)).unwrap().to_string();
+    assert!(printed.contains("threshold = 1"), "{printed}");
     assert_eq!(load(&printed).unwrap().to_string(), printed);
     let installer = "[firmware]\ntarget = \"command\"\n[firmware.installer]\ncommand = [\"/i\", \"a b\"]\n";
     let printed = load(&format!("{MINIMAL}{installer}")).unwrap().to_string();

@@ -1,0 +1,74 @@
+//! Whether firmware may be installed at all: who signed it, for which hardware, and how far back it goes.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use release::{Envelope, Facts, Keyring, Refusal, Release};
+
+use crate::HostSettings;
+use crate::device::{Admitted, Order, Target};
+use crate::error::DeviceError;
+use crate::floor::Floor;
+
+/// Whose firmware this device installs.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// Where the keys were read.
+    pub folder: PathBuf,
+    pub keyring: Keyring,
+}
+
+pub(crate) struct Gate {
+    /// `None`: no keys are configured, and every order passes.
+    keyring: Option<Keyring>,
+    compatible: Vec<String>,
+    floor: Floor,
+    /// What was verified last: nothing is read twice.
+    held: Option<(Envelope, Release)>,
+}
+
+impl Gate {
+    pub(crate) fn new(settings: &HostSettings) -> Self {
+        Self {
+            keyring: settings.trust.as_ref().map(|trust| trust.keyring.clone()),
+            compatible: settings.compatible.clone(),
+            floor: Floor::in_folder(&settings.state_directory),
+            held: None,
+        }
+    }
+
+    /// A configuration is the account's to order; firmware is the maker's to sign.
+    pub(crate) fn admit(&mut self, order: &Order) -> Result<Admitted, DeviceError> {
+        let (Some(keyring), Target::Firmware) = (&self.keyring, &order.target) else {
+            if order.release.is_some() {
+                tracing::warn!("the job's release is not looked at: no [release] keys are configured");
+            }
+            return Ok(Admitted { sequence: None, size: order.size });
+        };
+        let envelope = order.release.as_ref().ok_or(Refusal::Missing)?;
+        let release = match self.held.take().filter(|(held, _)| held == envelope) {
+            Some((_, release)) => release,
+            None => keyring.verify(envelope)?,
+        };
+        // The clock and the floor may have moved since it was verified.
+        release.admits(&Facts {
+            sha256: order.digest.as_bytes(),
+            length: order.size,
+            version: order.version.as_deref().unwrap_or_default(),
+            compression: None,
+            compatible: &self.compatible,
+            agent_version: env!("CARGO_PKG_VERSION"),
+            now: release::plausible(SystemTime::now()),
+            floor: self.floor.read()?,
+        })?;
+        let signed = release.statement();
+        let admitted = Admitted { sequence: Some(signed.sequence), size: Some(signed.length) };
+        self.held = Some((envelope.clone(), release));
+        Ok(admitted)
+    }
+
+    /// It is committed, and there is no way back below it.
+    pub(crate) fn committed(&self, sequence: Option<u64>) -> Result<(), DeviceError> {
+        sequence.map_or(Ok(()), |sequence| self.floor.raise(sequence))
+    }
+}
