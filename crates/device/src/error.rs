@@ -34,6 +34,9 @@ pub enum DeviceError {
     Refused(#[from] release::Refusal),
     #[error("{} says how far back firmware may go, and cannot be read: {problem}", path.display())]
     Floor { path: PathBuf, problem: String },
+    #[cfg(feature = "rauc")]
+    #[error(transparent)]
+    Rauc(#[from] crate::RaucError),
     #[error("{0} has neither the new bytes nor a copy of them beside it")]
     Lost(Target),
     #[error("the previous file of {0} is gone, or is not what it was")]
@@ -72,6 +75,8 @@ impl DeviceError {
             Self::HookRefused(_) => "hook-refused",
             Self::Refused(refusal) => refusal.reason(),
             Self::Floor { .. } => "sequence-floor-unreadable",
+            #[cfg(feature = "rauc")]
+            Self::Rauc(error) => error.reason(),
             Self::Unhealthy { .. } => "health-check-failed",
             Self::Unreachable { .. } => "cloud-unreachable",
         }

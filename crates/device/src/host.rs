@@ -53,6 +53,8 @@ pub enum FirmwareTarget {
     File(FileTarget),
     Command(InstallerTarget),
     Slots(SlotsTarget),
+    #[cfg(feature = "rauc")]
+    Rauc(crate::RaucTarget),
 }
 
 impl FirmwareTarget {
@@ -61,6 +63,8 @@ impl FirmwareTarget {
             Self::File(target) => Box::new(FilePlace::new(Target::Firmware, target)),
             Self::Command(target) => Box::new(InstallerPlace::new(target)),
             Self::Slots(target) => Box::new(SlotsPlace::new(target, state_directory)),
+            #[cfg(feature = "rauc")]
+            Self::Rauc(target) => Box::new(crate::rauc::RaucPlace::new(target, state_directory)),
         }
     }
 
@@ -70,6 +74,8 @@ impl FirmwareTarget {
             Self::File(target) => target.file.parent(),
             Self::Command(target) => Some(target.staging.as_path()),
             Self::Slots(_) => None,
+            #[cfg(feature = "rauc")]
+            Self::Rauc(target) => Some(target.staging.as_path()),
         }
         .filter(|folder| folder.is_dir())
     }

@@ -17,6 +17,8 @@ mod hook;
 mod host;
 mod installer;
 mod place;
+#[cfg(feature = "rauc")]
+mod rauc;
 mod slots;
 mod staged;
 mod storage;
@@ -35,6 +37,8 @@ pub use halt::{Halt, HaltKind};
 pub use health::Health;
 pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};
 pub use installer::InstallerTarget;
+#[cfg(feature = "rauc")]
+pub use rauc::{RaucError, RaucTarget};
 pub use slots::SlotsTarget;
 pub use storage::{Durability, beside, read_bounded, remove_if_there, write_atomically};
 

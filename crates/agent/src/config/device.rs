@@ -26,13 +26,35 @@ pub(super) fn firmware(
             FirmwareTarget::Command(installer(table, state_directory)?)
         }
         Some("slots") => FirmwareTarget::Slots(slots(&mut table, boot)?),
+        #[cfg(feature = "rauc")]
+        Some("rauc") => {
+            let table = table.table_in("rauc", "firmware.rauc")?;
+            FirmwareTarget::Rauc(rauc(table, state_directory)?)
+        }
+        #[cfg(not(feature = "rauc"))]
+        Some("rauc") => {
+            let problem = "this fleethand was built without the feature rauc";
+            return Err(table.unusable("target", problem));
+        }
         Some(other) => {
-            let expected = "expected \"file\", \"slots\" or \"command\"";
+            let expected = "expected \"file\", \"slots\", \"command\" or \"rauc\"";
             return Err(table.unusable("target", format!("found {other:?}, {expected}")));
         }
     };
     table.finish()?;
     Ok(Some(Checked { target, health }))
+}
+
+#[cfg(feature = "rauc")]
+fn rauc(mut table: Table<'_>, state_directory: &Path) -> Result<device::RaucTarget, ConfigError> {
+    let (program, arguments) = table.command("command")?.unwrap_or_else(|| ("rauc".to_owned(), Vec::new()));
+    let timeout = table.seconds("timeout_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(1800));
+    let staging = table.path("staging")?.unwrap_or_else(|| state_directory.join("staging"));
+    let max_bundle = table.integer("max_size_bytes", 1..=u64::MAX >> 1)?.unwrap_or((2 << 30) - 1);
+    let read_back = table.boolean("read_back")?.unwrap_or(true);
+    table.finish()?;
+    let command = CommandSpec { program, arguments, timeout };
+    Ok(device::RaucTarget { command, staging, max_bundle, read_back })
 }
 
 /// A file and a command. The keys of the command differ by what it is for.

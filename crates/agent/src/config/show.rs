@@ -136,6 +136,15 @@ fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
             path(f, "staging", &target.staging)
         }
         FirmwareTarget::Slots(target) => show_slots(f, target),
+        #[cfg(feature = "rauc")]
+        FirmwareTarget::Rauc(target) => {
+            text(f, "target", "rauc")?;
+            writeln!(f, "\n[firmware.rauc]")?;
+            command(f, "command", &target.command, "timeout_seconds")?;
+            path(f, "staging", &target.staging)?;
+            writeln!(f, "max_size_bytes = {}", target.max_bundle)?;
+            writeln!(f, "read_back = {}", target.read_back)
+        }
     }
 }
 

@@ -49,23 +49,32 @@ impl<'t> Table<'t> {
 
     /// The table `[name]`; an empty one when the file does not have it.
     pub(super) fn table(&mut self, name: &'static str) -> Result<Self, ConfigError> {
-        Ok(self.optional_table(name)?.unwrap_or_else(|| self.inner(name, 0, DeTable::new())))
-    }
-
-    pub(super) fn optional_table(&mut self, name: &'static str) -> Result<Option<Self>, ConfigError> {
         self.table_in(name, name)
     }
 
+    pub(super) fn optional_table(&mut self, name: &'static str) -> Result<Option<Self>, ConfigError> {
+        self.optional_table_in(name, name)
+    }
+
     /// The table `[firmware.slots]` is that of the key `slots` in `[firmware]`; `name` is its whole name.
+    pub(super) fn table_in(&mut self, key: &'static str, name: &'static str) -> Result<Self, ConfigError> {
+        let found = self.optional_table_in(key, name)?;
+        Ok(found.unwrap_or_else(|| self.inner(name, 0, DeTable::new())))
+    }
+
     pub(super) fn required_table_in(
         &mut self,
         key: &'static str,
         name: &'static str,
     ) -> Result<Self, ConfigError> {
-        self.table_in(key, name)?.ok_or_else(|| self.missing(key, &format!("a table [{name}]")))
+        self.optional_table_in(key, name)?.ok_or_else(|| self.missing(key, &format!("a table [{name}]")))
     }
 
-    fn table_in(&mut self, key: &'static str, name: &'static str) -> Result<Option<Self>, ConfigError> {
+    fn optional_table_in(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+    ) -> Result<Option<Self>, ConfigError> {
         let Some((_, value)) = self.keys.remove_entry(key) else { return Ok(None) };
         Ok(Some(self.as_table(key, name, value)?))
     }

@@ -89,6 +89,34 @@ fn slots_and_every_bootloader_are_printed_as_they_are_read() {
     }
 }
 
+#[cfg(feature = "rauc")]
+#[test]
+fn everything_about_rauc_has_a_default() {
+    let printed = load(&format!("{MINIMAL}[firmware]\ntarget = \"rauc\"\n")).unwrap().to_string();
+    let example: String = EXAMPLE
+        .split_once("# [firmware.rauc]\n")
+        .unwrap()
+        .1
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(printed.contains(&format!("[firmware.rauc]\n{example}")), "{printed}\n{example}");
+    assert_eq!(load(&printed).unwrap().to_string(), printed);
+    let wrong = message(&format!("{MINIMAL}[firmware]\ntarget = \"rauc\"\nfile = \"/f\"\n"));
+    assert!(wrong.starts_with(":9: [firmware] file: found an unknown key"), "{wrong}");
+    let wrong = message(&format!("{MINIMAL}[firmware]\ntarget = \"rauc\"\n[firmware.rauc]\nslot = 1\n"));
+    assert!(wrong.starts_with(":10: [firmware.rauc] slot: found an unknown key"), "{wrong}");
+}
+
+#[cfg(not(feature = "rauc"))]
+#[test]
+fn the_small_build_says_that_it_is_without_rauc() {
+    let found = message(&format!("{MINIMAL}[firmware]\ntarget = \"rauc\"\n"));
+    assert_eq!(found, ": [firmware] target: this fleethand was built without the feature rauc");
+}
+
 #[test]
 fn relative_paths_count_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
