@@ -79,7 +79,7 @@ def cuts(seed, count):
                 device.settled(slot, version)
                 boots = device.boots().removeprefix(before)
                 said = f"{status} {reason} {message}".strip()
-                row(name, begun, f"{said}, {version} in {slot}, cut after {at:.0f} s while {phase}, boots {boots}")
+                row(name, begun, f"{said}, {version} in {slot}, cut after {at:.0f} s, last heard: {phase}, boots {boots}")
             device.runs(slot, version)
 
     return scenario
