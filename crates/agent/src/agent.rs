@@ -13,7 +13,8 @@ use bytes::Bytes;
 use connection::{Connection, Event};
 use device::HostDevice;
 use dispatcher::{
-    AfterStart, Dispatcher, Ended, Journal, OnOffer, Operation, Outcome, Parsed, Phase, Progress, on_offer,
+    AfterStart, Dispatcher, Ended, Journal, OnOffer, Operation, Outcome, Parsed, Phase, Progress, Rules,
+    on_offer,
 };
 use downloader::Downloader;
 use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, StatusUpdate, Withdrawal};
@@ -33,6 +34,7 @@ const STOP: Duration = Duration::from_millis(4500);
 struct Agent {
     link: Connection,
     session: Session,
+    rules: Rules,
     worker: Worker,
     history: History,
     pace: Pace,
@@ -114,6 +116,7 @@ impl Agent {
         Ok(Self {
             link: Connection::start(settings.link(tls)),
             session,
+            rules: settings.rules(),
             worker: Worker::new(host, progress_sender, fresh_sender, connection),
             history,
             // Half of it: one report may get lost.
@@ -250,6 +253,11 @@ impl Agent {
             // A restart finishes it already, from the journal: the session only has to know that it is ours.
             if self.held.as_ref().is_some_and(|held| held.key.as_ref() == Some(&key)) {
                 self.session.resume(now, &execution);
+                // How it goes on is reported like the rest of it.
+                if let Ok(parsed) = understand(&execution, &self.rules) {
+                    self.understood(parsed);
+                    self.pace.changed();
+                }
             } else {
                 self.offered = Some(execution);
             }
@@ -265,7 +273,6 @@ impl Agent {
         }
         tracing::info!(job = %key.job_id, execution = key.execution_number, ?decision, "offered");
         let accepted = host.accept(&id);
-        let rules = host.rules().clone();
         self.hold(Some(key));
         let outcome = match (decision, accepted) {
             (OnOffer::Report(outcome), _) => outcome,
@@ -273,7 +280,7 @@ impl Agent {
                 tracing::error!(%error, "no work is taken up without a journal");
                 Outcome::failed(error.reason(), error.to_string())
             }
-            (decision, Ok(())) => match understand(&execution, &rules) {
+            (decision, Ok(())) => match understand(&execution, &self.rules) {
                 Err(outcome) => outcome,
                 Ok(parsed) => {
                     let starting = report::starting(&parsed.operation, &self.boot_id, self.step_timeout);
@@ -477,7 +484,7 @@ fn ended_here(outcome: &Outcome) {
 }
 
 /// A document is understood here, or ends here. Nothing on the device has changed.
-fn understand(execution: &JobExecution, rules: &dispatcher::Rules) -> Result<Parsed, Outcome> {
+fn understand(execution: &JobExecution, rules: &Rules) -> Result<Parsed, Outcome> {
     let parsed = Operation::parse(execution.document.as_ref().unwrap_or(&Value::Null), rules);
     let parsed = parsed.map_err(|error| Outcome::from(&error))?;
     for warning in &parsed.warnings {

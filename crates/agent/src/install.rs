@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use device::{Halt, HostDevice};
+use device::{Halt, HaltKind, HostDevice};
 use dispatcher::policy::Policy;
 use dispatcher::{
     AfterStart, Context, Dispatcher, Ended, ExecutionId, Journal, Operation, Outcome, Phase, Progress, Rules,
-    Verdict,
+    Until, Verdict,
 };
 use downloader::{Digest, Downloader};
 use serde_json::{Value, json};
@@ -77,14 +77,25 @@ pub async fn run(
     // There is no cloud to be reached. A trial after a reboot is the agent's, which reaches it.
     let (_, connected) = watch::channel(true);
     let context = Context { progress, fresh_document, connected, halt: halt.clone() };
+    let mut chosen = says.clone();
+    let chosen = async move {
+        let waits = |progress: &Progress| progress.wait.is_some_and(|wait| wait.until == Until::NextReboot);
+        if chosen.wait_for(waits).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = {
         let work = host.run(&operation, &context);
-        tokio::pin!(work, stop);
+        tokio::pin!(work, stop, chosen);
         let bar = show(says);
         tokio::pin!(bar);
         tokio::select! {
             ended = &mut work => ended,
             () = &mut bar => work.await,
+            () = &mut chosen => {
+                halt.stop();
+                work.await
+            }
             () = &mut stop => {
                 // With a reboot under way this is the system that goes down; else somebody has changed their mind.
                 halt_by(&context, &halt);
@@ -98,6 +109,10 @@ pub async fn run(
             say(&outcome)
         }
         Ended::Rebooting => say(&Outcome::succeeded("rebooting", "the agent goes on after the start")),
+        Ended::Halted(HaltKind::Stop) => say(&Outcome::succeeded(
+            "rebooting",
+            "it is chosen for the next boot, and the agent goes on after that",
+        )),
         Ended::Halted(_) => say(&Outcome::failed("canceled", "it was interrupted, and undone")),
     }
 }

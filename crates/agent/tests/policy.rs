@@ -200,3 +200,17 @@ fn a_wait_without_end_ends_with_the_operations_timeout() {
     assert!(ended.message.contains("still waiting"), "{ended:?}");
     assert_eq!(device.read("firmware.bin"), OLD);
 }
+
+#[test]
+fn a_file_needs_no_reboot_and_says_so_before_it_is_fetched() {
+    let cloud = Cloud::start(&[]);
+    let mut device = device_with(&cloud, "");
+    device.start();
+    let mut document = firmware_document("fw", "2.0", &sha256(NEW));
+    document["activate"] = json!("next-reboot");
+    cloud.run("fw", &document).is("FAILED", "activate-unsupported");
+    document["activate"] = json!("later");
+    let rejected = cloud.run("later", &document);
+    rejected.is("REJECTED", "invalid-document");
+    assert!(rejected.message.contains("expected \"now\" or \"next-reboot\""), "{rejected:?}");
+}

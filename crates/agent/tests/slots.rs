@@ -162,3 +162,78 @@ fn what_was_in_the_slot_before_a_restart_is_read_again_and_not_believed() {
     });
     assert!(log.contains("fetching again from zero"), "{log}");
 }
+
+fn next_reboot(cloud: &Cloud, job: &str, image: &[u8]) {
+    let mut document = firmware_document(job, job, &sha256(image));
+    document["activate"] = json!("next-reboot");
+    cloud.upload(job, image);
+    cloud.create_job(job, &document);
+}
+
+fn waits_for_a_reboot(cloud: &Cloud, job: &str) {
+    support::until("it to wait for a reboot", || {
+        let execution = cloud.execution(job);
+        (execution["statusDetails"]["detailsMap"]["until"] == "next-reboot").then_some(())
+    });
+}
+
+#[test]
+fn somebody_elses_reboot_is_waited_for_however_often_the_agent_starts_again() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    device.configure("report", "progress_interval_seconds = 1");
+    device.start();
+    next_reboot(&cloud, "v2", &image(System::Good, 2, SIZE));
+    waits_for_a_reboot(&cloud, "v2");
+    for round in 0..4 {
+        let reported = cloud.execution("v2")["versionNumber"].clone();
+        if round % 2 == 0 {
+            device.kill();
+        } else {
+            assert!(device.stop().as_secs() < 5);
+        }
+        device.start();
+        // What it says after the start arms the step timer again.
+        support::until("a report", || (cloud.execution("v2")["versionNumber"] != reported).then_some(()));
+        waits_for_a_reboot(&cloud, "v2");
+    }
+    assert_eq!((text(&device, "boots"), device.running_slot()), ("A\n".into(), "A".into()));
+    device.kill();
+    device.power_cycle();
+    device.start();
+    cloud.outcome("v2").is("SUCCEEDED", "installed");
+    assert_eq!((device.running_slot(), device.boot_state()), ("B".into(), "good=B".into()));
+    assert!(!support::exists(&device.path("reboots")));
+}
+
+#[test]
+fn what_waits_for_a_reboot_can_be_canceled_and_the_next_boot_is_that_of_before() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    device.configure("report", "progress_interval_seconds = 1");
+    device.start();
+    next_reboot(&cloud, "v2", &image(System::Good, 2, SIZE));
+    waits_for_a_reboot(&cloud, "v2");
+    cloud.done("CancelJob", json!({"jobId": "v2", "force": "true"}), json!({}));
+    support::until("the bootloader to be told", || (device.boot_state() == "good=A").then_some(()));
+    device.kill();
+    device.power_cycle();
+    device.start();
+    cloud
+        .run("config", &json!({"operation": "update-config", "config": {"a": 1}}))
+        .is("SUCCEEDED", "configured");
+    assert_eq!((device.running_slot(), device.boot_state()), ("A".into(), "good=A".into()));
+}
+
+#[test]
+fn a_wait_for_a_reboot_that_takes_too_long_is_undone() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    device.configure("operation", "timeout_seconds = 5");
+    device.start();
+    next_reboot(&cloud, "v2", &image(System::Good, 2, SIZE));
+    let ended = cloud.outcome("v2");
+    ended.is("FAILED", "timeout");
+    assert!(ended.message.contains("still waiting"), "{ended:?}");
+    assert_eq!((device.running_slot(), device.boot_state()), ("A".into(), "good=A".into()));
+}

@@ -69,6 +69,7 @@ mod tests {
             json!(""),
             json!("x"),
             json!("merge"),
+            json!("now"),
             json!("reboot"),
             json!("update-config"),
             json!("update-firmware"),

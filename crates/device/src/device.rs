@@ -39,6 +39,17 @@ pub struct Order {
     pub version: Option<String>,
     /// What the maker signed. Worth nothing until the device has verified it.
     pub release: Option<Envelope>,
+    pub activate: When,
+}
+
+/// When what takes a reboot comes into force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    #[default]
+    Now,
+    /// Whoever orders that reboot.
+    NextReboot,
 }
 
 /// What the device has verified of an order. Where no signatures are asked for, what the order says.

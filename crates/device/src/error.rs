@@ -24,6 +24,8 @@ pub enum DeviceError {
     InstallerRefused(CommandFailure),
     #[error("the installer says that what was before runs: {0}")]
     FellBack(CommandFailure),
+    #[error("{0} is in force at once: \"activate\" can only be \"now\" here")]
+    NoReboot(Target),
     #[error("the hook did not allow it: {0}")]
     HookRefused(CommandFailure),
     #[error("it was not well within {} s: {last}", within.as_secs())]
@@ -72,6 +74,7 @@ impl DeviceError {
             Self::Command(failure) => failure.reason(),
             Self::InstallerRefused(_) => "installer-refused",
             Self::FellBack(_) => "bootloader-rolled-back",
+            Self::NoReboot(_) => "activate-unsupported",
             Self::HookRefused(_) => "hook-refused",
             Self::Refused(refusal) => refusal.reason(),
             Self::Floor { .. } => "sequence-floor-unreadable",

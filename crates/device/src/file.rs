@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use downloader::Digest;
 
 use crate::command::{self, CommandSpec};
-use crate::device::{Before, Change, Effect, Order, Percent, RolledBack, Step, Target};
+use crate::device::{Before, Change, Effect, Order, Percent, RolledBack, Step, Target, When};
 use crate::error::DeviceError;
 use crate::place::{Place, Stage};
 use crate::staged::StagedFile;
@@ -52,7 +52,10 @@ impl Place for FilePlace {
         self.inspect().await
     }
 
-    async fn admit(&mut self, _: &Order) -> Result<(), DeviceError> {
+    async fn admit(&mut self, order: &Order) -> Result<(), DeviceError> {
+        if order.activate == When::NextReboot {
+            return Err(DeviceError::NoReboot(order.target.clone()));
+        }
         // A link or a folder in the place will not become a file meanwhile.
         swap::refuse_other_than_file(&self.settings.file)
     }

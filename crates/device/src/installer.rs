@@ -252,6 +252,7 @@ mod tests {
                 size: Some(NEW.len() as u64),
                 version: Some(version.clone()),
                 release: None,
+                activate: crate::When::Now,
             };
             let stage = place.stage();
             assert_eq!(stage.begin(&order).await.unwrap(), 0);

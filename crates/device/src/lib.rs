@@ -28,7 +28,7 @@ pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
 pub use device::{
     Admitted, Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step,
-    Target,
+    Target, When,
 };
 pub use error::DeviceError;
 pub use file::FileTarget;

@@ -9,7 +9,7 @@ mod yaml;
 mod yaml_text;
 
 use bytes::Bytes;
-use device::{Change, Device, Order, Target};
+use device::{Change, Device, Order, Target, When};
 use downloader::Digest;
 
 pub(crate) use changes::changes;
@@ -52,6 +52,7 @@ pub(crate) fn order(file: &ConfigFile, new: &[u8]) -> Order {
         size: Some(new.len() as u64),
         version: None,
         release: None,
+        activate: When::Now,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use device::{Boot, Change, Device, DeviceError, Effect, Halt, HaltKind, Target};
+use device::{Boot, Change, Device, DeviceError, Effect, Halt, HaltKind, Target, When};
 use downloader::{Digest, Downloader};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -43,7 +43,7 @@ impl Context {
     }
 
     /// What an operation that took too long ends with.
-    fn timed_out(&self) -> Outcome {
+    pub(crate) fn timed_out(&self) -> Outcome {
         let phase = self.progress.borrow().phase;
         Outcome::failed("timeout", format!("it was not done in time: still {phase}"))
     }
@@ -142,7 +142,8 @@ impl<D: Device> Dispatcher<D> {
     pub fn accept(&mut self, execution: &ExecutionId) -> Result<(), JournalError> {
         let earlier = self.entry.take().filter(|entry| entry.execution == *execution);
         self.counted &= earlier.is_some();
-        let fresh = Entry { execution: execution.clone(), attempts: 0, phase: Phase::Accepted };
+        let fresh =
+            Entry { execution: execution.clone(), attempts: 0, activate: When::Now, phase: Phase::Accepted };
         let entry = self.counted(earlier.unwrap_or(fresh));
         self.write(entry)
     }
@@ -187,6 +188,7 @@ impl<D: Device> Dispatcher<D> {
             (AfterStart::RebootAgain, _, Phase::Rebooting { attempts, then, .. }) => {
                 Err(self.order_reboot(attempts + 1, then, context).await)
             }
+            (AfterStart::AwaitReboot, Some(change), _) => Err(self.await_reboot(change, context).await),
             (AfterStart::Activate, Some(change), _) => self.activate(change, context).await,
             (AfterStart::Confirm, Some(change), _) => self.confirm(change, context).await,
             (AfterStart::Undo(outcome), Some(change), phase) => {
@@ -237,6 +239,9 @@ impl<D: Device> Dispatcher<D> {
             Ok(Effect::Reboot) if context.halt.kind().is_some() => {
                 let outcome = context.timed_out();
                 Err(self.undo(change, outcome, context).await)
+            }
+            Ok(Effect::Reboot) if self.activates() == When::NextReboot => {
+                Err(self.await_reboot(change, context).await)
             }
             Ok(Effect::Reboot) => Err(self.order_reboot(1, Then::Confirm { change }, context).await),
         }
@@ -405,6 +410,17 @@ impl<D: Device> Dispatcher<D> {
         if let Err(error) = self.write(entry) {
             tracing::error!(%error, "the stop could not be written to the journal");
         }
+    }
+
+    /// Kept from now on: a restart in the middle of an activation must know.
+    pub(crate) fn activate_when(&mut self, when: When) {
+        if let Some(entry) = &mut self.entry {
+            entry.activate = when;
+        }
+    }
+
+    fn activates(&self) -> When {
+        self.entry.as_ref().map(|entry| entry.activate).unwrap_or_default()
     }
 
     /// After a wait it is an attempt again. The next entry says so.

@@ -32,6 +32,7 @@ impl<D: Device> Dispatcher<D> {
         }
         let before = self.fetch_and_verify(update, context).await?;
         self.permission("update-firmware", Some(&update.version), context).await?;
+        self.activate_when(update.activate);
         let change = Change { target: Target::Firmware, digest, before, commit: Some(wanted) };
         self.put_in_force(change, context).await
     }

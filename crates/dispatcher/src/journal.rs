@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use device::{Change, Durability, beside, read_bounded, remove_if_there, write_atomically};
+use device::{Change, Durability, When, beside, read_bounded, remove_if_there, write_atomically};
 use downloader::{Digest, Resume};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ pub struct Entry {
     pub execution: ExecutionId,
     /// How often an agent took this up without ending it or being stopped in an orderly way.
     pub attempts: u32,
+    /// What the order says of the reboot that an activation may need.
+    #[serde(default)]
+    pub activate: When,
     pub phase: Phase,
 }
 
@@ -61,7 +64,8 @@ pub enum Phase {
     Confirming { change: Change },
     /// It must not stay, and the operation ends with this outcome; what was before is coming back.
     RollingBack { change: Change, outcome: Outcome },
-    /// The order to reboot was given while the kernel had this boot id.
+    /// The order to reboot was given so often while the kernel had this boot id; never, where somebody else's is waited
+    /// for.
     Rebooting { boot_id: String, attempts: u32, then: Then },
     /// It has ended like this; the cloud has not confirmed that it knows.
     Reporting { outcome: Outcome },
@@ -219,7 +223,7 @@ mod tests {
 
     fn entry(phase: Phase) -> Entry {
         let execution = ExecutionId { job_id: "job-1".into(), execution_number: 1, queued_at: 1_700_000_000 };
-        Entry { execution, attempts: 1, phase }
+        Entry { execution, attempts: 1, activate: When::NextReboot, phase }
     }
 
     fn phases() -> Vec<Phase> {

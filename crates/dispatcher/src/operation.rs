@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use device::{Order, Target};
+use device::{Order, Target, When};
 use downloader::{Artifact, Digest, SourceUrl};
 use release::Envelope;
 use serde_json::{Map, Value};
@@ -30,6 +30,7 @@ pub struct UpdateFirmware {
     pub artifact: Artifact,
     /// What the maker signed; what it is worth is decided where bytes are written.
     pub release: Option<Envelope>,
+    pub activate: When,
 }
 
 impl UpdateFirmware {
@@ -41,6 +42,7 @@ impl UpdateFirmware {
             size: self.artifact.size,
             version: Some(self.version.clone()),
             release: self.release.clone(),
+            activate: self.activate,
         }
     }
 }
@@ -161,6 +163,11 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
     let checksum = members.required("checksum", "a string like \"sha256:<64 hex digits>\"", as_string)?;
     let size =
         members.optional("size", "a number of bytes above zero", |v| v.as_u64().filter(|size| *size > 0))?;
+    let activate = members.optional("activate", "\"now\" or \"next-reboot\"", |v| match v.as_str()? {
+        "now" => Some(When::Now),
+        "next-reboot" => Some(When::NextReboot),
+        _ => None,
+    })?;
     let url = match &rules.local_artifact {
         Some(file) => SourceUrl::local(file),
         None => SourceUrl::parse(&url, rules.allow_http),
@@ -177,7 +184,8 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
             expected: "\"sha256:\" and 64 hex digits",
         })?;
     let release = release(members)?;
-    Ok(UpdateFirmware { version, artifact: Artifact { url, digest, size }, release })
+    let artifact = Artifact { url, digest, size };
+    Ok(UpdateFirmware { version, artifact, release, activate: activate.unwrap_or_default() })
 }
 
 fn release(members: &mut Members) -> Result<Option<Envelope>, DocumentError> {

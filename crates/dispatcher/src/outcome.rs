@@ -29,6 +29,7 @@ pub enum Until {
     Time(SystemTime),
     /// The device's clock was never set.
     ClockSet,
+    NextReboot,
     Unknown,
 }
 
@@ -49,6 +50,7 @@ impl std::fmt::Display for Until {
         let time = match self {
             Self::Time(time) => time.duration_since(UNIX_EPOCH).unwrap_or_default(),
             Self::ClockSet => return f.write_str("clock-set"),
+            Self::NextReboot => return f.write_str("next-reboot"),
             Self::Unknown => return f.write_str("unknown"),
         };
         let seconds = i64::try_from(time.as_secs()).map_err(|_| std::fmt::Error)?;

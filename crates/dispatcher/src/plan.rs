@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use device::{Admitted, Device, DeviceError, HostDevice, HostSettings, Installed, Step};
+use device::{Admitted, Device, DeviceError, HostDevice, HostSettings, Installed, Step, When};
 
 use crate::config::{changes, order, prepare};
 use crate::operation::{Operation, UpdateConfig, UpdateFirmware};
@@ -78,6 +78,10 @@ async fn firmware(
     let fetched = steps.iter().rposition(|step| ["downloading", "verifying"].contains(&step.phase));
     let behind = fetched.map_or(0, |last| last + 1);
     steps.splice(behind..behind, gate);
+    let reboots = steps.iter().position(|step| step.phase == "rebooting");
+    if let (When::NextReboot, Some(reboots)) = (update.activate, reboots) {
+        steps.insert(reboots, Step::new("waiting", "wait for the next reboot: somebody else orders it"));
+    }
     steps.push(Step::new("confirming", format!("record version {} as installed", update.version)));
     Ok(Outcome::succeeded("installed", format!("version {} is in force", update.version)))
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use device::{Device, Halt, HaltKind};
+use device::{Change, Device, Halt, HaltKind};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::{Phase, Then};
 use crate::operation::Reboot;
-use crate::outcome::{Outcome, Progress};
+use crate::outcome::{Outcome, Progress, Until, Wait};
 use crate::policy;
 use crate::resume::rollback_failed;
 
@@ -41,6 +41,29 @@ impl<D: Device> Dispatcher<D> {
             },
             other => other,
         }
+    }
+
+    /// The new system is chosen for the next boot, and somebody else orders that. Nobody knows when, so this wait counts
+    /// towards the operation's timeout.
+    pub(crate) async fn await_reboot(&mut self, change: Change, context: &Context) -> Failure {
+        let boot_id = match self.device.boot().await {
+            Ok(boot) => boot.id,
+            Err(error) => return error.into(),
+        };
+        let then = Then::Confirm { change: change.clone() };
+        if let Err(error) = self.save(Phase::Rebooting { boot_id, attempts: 0, then }) {
+            let outcome = Outcome::failed(error.reason(), error.to_string());
+            return self.undo(change, outcome, context).await;
+        }
+        // However often the agent starts again meanwhile: no attempt has failed.
+        self.stopped();
+        context.wait(Wait { until: Until::NextReboot, lasts: None });
+        context.halt.halted().await;
+        if context.halt.kind() == Some(HaltKind::Stop) {
+            return Failure::Halted;
+        }
+        let outcome = context.timed_out();
+        self.undo(change, outcome, context).await
     }
 
     async fn try_reboot(&mut self, attempts: u32, then: &Then, context: &Context) -> Failure {

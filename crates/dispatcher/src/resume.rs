@@ -25,6 +25,8 @@ pub enum AfterStart {
     /// What was before comes back, and the operation ends with this.
     Undo(Outcome),
     RebootAgain,
+    /// Somebody else's reboot has not come yet.
+    AwaitReboot,
     Report(Outcome),
 }
 
@@ -62,6 +64,9 @@ pub fn after_start(entry: Option<&Entry>, boot: &Boot) -> AfterStart {
 }
 
 fn still_up(attempts: u32, then: &Then, boot: &Boot) -> AfterStart {
+    if attempts == 0 {
+        return AfterStart::AwaitReboot;
+    }
     if attempts < MAX_REBOOT_ATTEMPTS {
         return AfterStart::RebootAgain;
     }
@@ -153,7 +158,7 @@ mod tests {
     }
 
     fn entry(attempts: u32, phase: Phase) -> Entry {
-        Entry { execution: id("a"), attempts, phase }
+        Entry { execution: id("a"), attempts, activate: Default::default(), phase }
     }
 
     fn digest() -> downloader::Digest {
@@ -215,6 +220,8 @@ mod tests {
             (9, reporting, "new", None, "Report command-failed"),
             (9, rebooting(1, Then::Done), "new", None, "Report rebooted"),
             (1, rebooting(3, Then::Done), "new", None, "Report rebooted"),
+            (9, trial(0), "old", a, "AwaitReboot"),
+            (9, trial(0), "new", b, "Confirm"),
             (1, rebooting(2, Then::Done), "old", None, "RebootAgain"),
             (1, rebooting(3, Then::Done), "old", None, "Report reboot-did-not-happen"),
             (1, trial(1), "new", b, "Confirm"),

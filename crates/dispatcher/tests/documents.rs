@@ -41,7 +41,8 @@ fn a_signed_url_in_the_wrong_place_is_not_repeated() {
     let signed = signed.as_str();
     let good = serde_json::json!({
         "operation": "update-firmware", "url": "https://example.com/fw", "version": "2",
-        "checksum": format!("sha256:{}", "00".repeat(32)), "size": 1, "timeoutSeconds": 1,
+        "checksum": format!("sha256:{}", "00".repeat(32)), "size": 1, "activate": "now",
+        "timeoutSeconds": 1,
         "release": {"payload": "", "payloadType": "", "signatures": []},
     });
     let documents = good.as_object().unwrap().keys().map(|member| {
