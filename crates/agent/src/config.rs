@@ -5,6 +5,7 @@ mod device;
 mod files;
 mod policy;
 mod show;
+mod swupdate;
 mod table;
 mod trust;
 

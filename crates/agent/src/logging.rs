@@ -19,7 +19,7 @@ pub fn start(log: Log) {
         LogFormat::Auto => lines.with_ansi(terminal).boxed(),
     };
     // Libraries speak of their own matters from debug on; of theirs, only warnings concern an operator.
-    let ours = ["fleethand", "connection", "jobs", "dispatcher", "downloader"];
+    let ours = ["fleethand", "connection", "jobs", "dispatcher", "device", "downloader"];
     let filter = tracing_subscriber::filter::Targets::new()
         .with_default(log.level.min(tracing::level_filters::LevelFilter::WARN))
         .with_targets(ours.map(|target| (target, log.level)));

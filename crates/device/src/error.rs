@@ -28,6 +28,10 @@ pub enum DeviceError {
     NoReboot(Target),
     #[error("the hook did not allow it: {0}")]
     HookRefused(CommandFailure),
+    #[error("cannot talk to the installer at {}: {source}", path.display())]
+    InstallerUnreachable { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Installer(String),
     #[error("it was not well within {} s: {last}", within.as_secs())]
     Unhealthy { within: Duration, last: CommandFailure },
     #[error("the cloud was not reached within {} s", within.as_secs())]
@@ -73,6 +77,8 @@ impl DeviceError {
             Self::Verification(error) => error.reason(),
             Self::Command(failure) => failure.reason(),
             Self::InstallerRefused(_) => "installer-refused",
+            Self::InstallerUnreachable { .. } => "installer-unreachable",
+            Self::Installer(_) => "installer-failed",
             Self::FellBack(_) => "bootloader-rolled-back",
             Self::NoReboot(_) => "activate-unsupported",
             Self::HookRefused(_) => "hook-refused",

@@ -19,6 +19,7 @@ use crate::installer::{InstallerPlace, InstallerTarget};
 use crate::place::{Place, Stage};
 use crate::slots::{SlotsPlace, SlotsTarget};
 use crate::storage::{Durability, read_bounded, write_atomically};
+use crate::swupdate::{SwupdatePlace, SwupdateTarget};
 use crate::{Halt, Health, hook};
 
 /// A configuration file beyond this is not one.
@@ -55,6 +56,7 @@ pub enum FirmwareTarget {
     Slots(SlotsTarget),
     #[cfg(feature = "rauc")]
     Rauc(crate::RaucTarget),
+    Swupdate(SwupdateTarget),
 }
 
 impl FirmwareTarget {
@@ -65,6 +67,7 @@ impl FirmwareTarget {
             Self::Slots(target) => Box::new(SlotsPlace::new(target, state_directory)),
             #[cfg(feature = "rauc")]
             Self::Rauc(target) => Box::new(crate::rauc::RaucPlace::new(target, state_directory)),
+            Self::Swupdate(target) => Box::new(SwupdatePlace::new(target, state_directory)),
         }
     }
 
@@ -76,6 +79,7 @@ impl FirmwareTarget {
             Self::Slots(_) => None,
             #[cfg(feature = "rauc")]
             Self::Rauc(target) => Some(target.staging.as_path()),
+            Self::Swupdate(target) => Some(target.staging.as_path()),
         }
         .filter(|folder| folder.is_dir())
     }

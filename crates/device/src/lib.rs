@@ -16,6 +16,7 @@ mod health;
 mod hook;
 mod host;
 mod installer;
+mod pair;
 mod place;
 #[cfg(feature = "rauc")]
 mod rauc;
@@ -23,6 +24,7 @@ mod slots;
 mod staged;
 mod storage;
 mod swap;
+mod swupdate;
 
 pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
@@ -41,6 +43,7 @@ pub use installer::InstallerTarget;
 pub use rauc::{RaucError, RaucTarget};
 pub use slots::SlotsTarget;
 pub use storage::{Durability, beside, read_bounded, remove_if_there, write_atomically};
+pub use swupdate::SwupdateTarget;
 
 /// Long work on files goes to a thread of its own: the loop must go on answering the broker.
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -14,9 +14,10 @@ use async_trait::async_trait;
 use self::partition::Partition;
 use self::record::{Content, Record};
 use self::stage::SlotStage;
-use crate::boot::{BootSettings, Bootloader};
+use crate::boot::BootSettings;
 use crate::device::{Before, Change, Effect, Order, Percent, RolledBack, Step};
 use crate::error::DeviceError;
+use crate::pair::{self, Pair};
 use crate::place::{Place, Stage};
 use crate::{Halt, Installed, Target, blocking};
 
@@ -34,8 +35,8 @@ pub(crate) struct SlotsPlace {
 
 /// What the stage and the place both ask.
 struct Layout {
-    settings: SlotsTarget,
-    bootloader: Box<dyn Bootloader>,
+    slots: BTreeMap<String, PathBuf>,
+    pair: Pair,
     state_directory: PathBuf,
 }
 
@@ -47,28 +48,20 @@ struct Roles {
 }
 
 impl Layout {
-    async fn running(&self) -> Result<String, DeviceError> {
-        let running = self.settings.boot.booted(self.bootloader.as_ref()).await?;
-        if self.settings.slots.contains_key(&running) {
-            return Ok(running);
-        }
-        let names: Vec<_> = self.settings.slots.keys().collect();
-        Err(DeviceError::SlotUnknown(format!("slot {running:?} runs, and the configured ones are {names:?}")))
+    async fn roles(&self) -> Result<Roles, DeviceError> {
+        let pair::Roles { running, inactive } = self.pair.roles().await?;
+        let path = self.path(&inactive);
+        Ok(Roles { running, inactive, path })
     }
 
-    async fn roles(&self) -> Result<Roles, DeviceError> {
-        let running = self.running().await?;
-        let other = self.settings.slots.iter().find(|(name, _)| **name != running);
-        match other {
-            Some((inactive, path)) => Ok(Roles { running, inactive: inactive.clone(), path: path.clone() }),
-            None => Err(DeviceError::SlotUnknown("there is no slot but the one that runs".to_owned())),
-        }
+    fn path(&self, slot: &str) -> PathBuf {
+        self.slots.get(slot).cloned().unwrap_or_default()
     }
 
     /// Opens the inactive slot, if it may be written. Takes nothing for granted: what it was at the start of the agent
     /// may be mounted now.
     async fn open(&self, roles: &Roles) -> Result<Partition, DeviceError> {
-        let running = self.settings.slots.get(&roles.running).cloned().unwrap_or_default();
+        let running = self.path(&roles.running);
         let (path, state) = (roles.path.clone(), self.state_directory.clone());
         blocking(move || {
             let partition = Partition::open(&path)?;
@@ -85,20 +78,10 @@ impl Layout {
 
 impl SlotsPlace {
     pub(crate) fn new(settings: SlotsTarget, state_directory: &Path) -> Self {
-        let bootloader = settings.boot.bootloader(state_directory);
-        let layout = Rc::new(Layout { settings, bootloader, state_directory: state_directory.to_owned() });
+        let SlotsTarget { slots, boot } = settings;
+        let pair = Pair::new(slots.keys(), boot, state_directory);
+        let layout = Rc::new(Layout { slots, pair, state_directory: state_directory.to_owned() });
         Self { stage: SlotStage::new(Rc::clone(&layout)), layout }
-    }
-
-    /// The slots of a change, if it is one of this configuration.
-    fn slots_of<'c>(&self, change: &'c Change) -> Result<(&'c str, &'c str), DeviceError> {
-        let configured = |slot: &String| self.layout.settings.slots.contains_key(slot);
-        match &change.before {
-            Before::Slot { booted, written } if configured(booted) && configured(written) => {
-                Ok((booted, written))
-            }
-            _ => Err(DeviceError::OtherConfiguration(Target::Firmware)),
-        }
     }
 
     /// What is in the slot is what was verified. After a restart it is read again.
@@ -141,7 +124,7 @@ impl Place for SlotsPlace {
         let roles = self.layout.roles().await?;
         let (slot, running, path) = (&roles.inactive, &roles.running, roles.path.display());
         let size = self.layout.open(&roles).await?.size;
-        let try_next = self.layout.bootloader.describe(slot);
+        let try_next = self.layout.pair.bootloader.describe(slot);
         Ok(vec![
             Step::new("downloading", format!("slot {running} runs: mark slot {slot} bad in the bootloader")),
             Step::new("downloading", format!("write straight into slot {slot}, {path}: {size} bytes")),
@@ -155,16 +138,16 @@ impl Place for SlotsPlace {
     }
 
     async fn holds(&mut self, _: &Installed, slot: Option<&str>) -> Result<bool, DeviceError> {
-        Ok(slot == Some(self.layout.running().await?.as_str()))
+        Ok(slot == Some(self.layout.pair.running().await?.as_str()))
     }
 
     async fn booted(&mut self) -> Result<Option<String>, DeviceError> {
-        self.layout.running().await.map(Some)
+        self.layout.pair.running().await.map(Some)
     }
 
     async fn activate(&mut self, change: &Change, _: &Halt, _: &Percent) -> Result<Effect, DeviceError> {
-        let (booted, written) = self.slots_of(change)?;
-        let running = self.layout.running().await?;
+        let (booted, written) = self.layout.pair.slots_of(change)?;
+        let running = self.layout.pair.running().await?;
         // A power cut after the bootloader was told and before that was in the journal: the trial runs already.
         if running == written {
             return Ok(Effect::Now);
@@ -172,7 +155,7 @@ impl Place for SlotsPlace {
         if !self.is_written(change, written).await? {
             return Err(DeviceError::Lost(Target::Firmware));
         }
-        self.layout.bootloader.try_next(written, booted).await?;
+        self.layout.pair.bootloader.try_next(written, booted).await?;
         Ok(Effect::Reboot)
     }
 
@@ -181,21 +164,10 @@ impl Place for SlotsPlace {
     }
 
     async fn mark_good(&mut self, change: &Change) -> Result<(), DeviceError> {
-        let (_, written) = self.slots_of(change)?;
-        let running = self.layout.running().await?;
-        if running != written {
-            let why = format!("slot {running} runs, and slot {written} is to be marked good");
-            return Err(DeviceError::SlotUnknown(why));
-        }
-        self.layout.bootloader.mark_good(written).await
+        self.layout.pair.mark_good(change).await
     }
 
     async fn roll_back(&mut self, change: &Change) -> Result<RolledBack, DeviceError> {
-        let (booted, written) = self.slots_of(change)?;
-        self.layout.bootloader.mark_good(booted).await?;
-        self.layout.bootloader.mark_bad(written, booted).await?;
-        // Where it cannot be told what runs, a reboot makes sure.
-        let back = matches!(self.layout.running().await, Ok(running) if running == booted);
-        Ok(RolledBack { effect: if back { Effect::Now } else { Effect::Reboot }, remark: None })
+        self.layout.pair.roll_back(change).await
     }
 }

@@ -1,7 +1,7 @@
 //! `[boot]` and `[firmware.slots]`: the bootloader, and what it boots.
 
-use std::fmt::{Formatter, Result as Written};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Formatter, Result as Written};
 use std::time::Duration;
 
 use device::{BootSettings, Booted, BootloaderKind, SlotsTarget};
@@ -79,19 +79,28 @@ pub(super) fn slots(
     };
     let mut table = firmware.required_table_in("slots", "firmware.slots")?;
     let slots = table.paths()?;
+    two_slots(firmware, "slots", &slots)?;
+    Ok(SlotsTarget { slots, boot })
+}
+
+/// Two, by names that every bootloader can store, and something else for each.
+pub(super) fn two_slots<T: PartialEq + Debug>(
+    table: &Table<'_>,
+    key: &str,
+    slots: &BTreeMap<String, T>,
+) -> Result<(), ConfigError> {
     let legal = |name: &String| {
         (1..=32).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
     };
     if let Some(name) = slots.keys().find(|name| !legal(name)) {
-        return Err(table.unusable(name, "a slot's name has 1 to 32 of the characters a-z A-Z 0-9 _ . -"));
+        let problem = format!("{name:?}: a slot's name has 1 to 32 of the characters a-z A-Z 0-9 _ . -");
+        return Err(table.unusable(key, problem));
     }
-    let paths: Vec<&PathBuf> = slots.values().collect();
-    match paths.as_slice() {
-        [one, other] if one != other => Ok(SlotsTarget { slots, boot }),
-        [one, _] => Err(firmware.unusable("slots", format!("both slots are {}", one.display()))),
-        found => {
-            Err(firmware.unusable("slots", format!("found {}, expected exactly two slots", found.len())))
-        }
+    let mut named = slots.iter();
+    match (named.next(), named.next(), named.next()) {
+        (Some((_, one)), Some((_, other)), None) if one != other => Ok(()),
+        (Some(_), Some((_, both)), None) => Err(table.unusable(key, format!("both slots are {both:?}"))),
+        _ => Err(table.unusable(key, format!("found {}, expected exactly two slots", slots.len()))),
     }
 }
 
@@ -105,7 +114,7 @@ pub(super) fn show_slots(f: &mut Formatter<'_>, target: &SlotsTarget) -> Written
     show_boot(f, &target.boot)
 }
 
-fn show_boot(f: &mut Formatter<'_>, boot: &BootSettings) -> Written {
+pub(super) fn show_boot(f: &mut Formatter<'_>, boot: &BootSettings) -> Written {
     writeln!(f, "\n[boot]")?;
     match &boot.kind {
         BootloaderKind::Grub { editenv, env, tries } => {

@@ -9,6 +9,7 @@ use device::{
 
 use super::DAY;
 use super::boot::slots;
+use super::swupdate::swupdate;
 use super::table::{ConfigError, Table};
 
 pub(super) fn firmware(
@@ -36,8 +37,9 @@ pub(super) fn firmware(
             let problem = "this fleethand was built without the feature rauc";
             return Err(table.unusable("target", problem));
         }
+        Some("swupdate") => FirmwareTarget::Swupdate(swupdate(&mut table, boot, state_directory)?),
         Some(other) => {
-            let expected = "expected \"file\", \"slots\", \"command\" or \"rauc\"";
+            let expected = "expected \"file\", \"slots\", \"rauc\", \"swupdate\" or \"command\"";
             return Err(table.unusable("target", format!("found {other:?}, {expected}")));
         }
     };

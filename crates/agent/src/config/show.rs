@@ -9,6 +9,7 @@ use dispatcher::ConfigFile;
 use dispatcher::policy::Policy;
 
 use super::boot::show_slots;
+use super::swupdate::show_swupdate;
 use super::{LogFormat, Settings};
 
 impl Display for Settings {
@@ -145,6 +146,7 @@ fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
             writeln!(f, "max_size_bytes = {}", target.max_bundle)?;
             writeln!(f, "read_back = {}", target.read_back)
         }
+        FirmwareTarget::Swupdate(target) => show_swupdate(f, target),
     }
 }
 

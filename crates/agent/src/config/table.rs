@@ -138,17 +138,26 @@ impl<'t> Table<'t> {
         self.path(key)?.ok_or_else(|| self.missing(key, "a path"))
     }
 
-    /// Everything that is left: names of the user's, each with a path.
+    /// Everything that is left: names of the user's, each with a string.
+    pub(super) fn strings_by_name(
+        &mut self,
+        expected: &str,
+    ) -> Result<BTreeMap<String, String>, ConfigError> {
+        let mut strings = BTreeMap::new();
+        for (key, value) in std::mem::take(&mut self.keys) {
+            let Some(string) = value.get_ref().as_str().filter(|string| !string.is_empty()) else {
+                return Err(self.wrong(key.get_ref(), &value, expected));
+            };
+            strings.insert(key.get_ref().to_string(), string.to_owned());
+        }
+        Ok(strings)
+    }
+
+    /// The same with paths.
     pub(super) fn paths(&mut self) -> Result<BTreeMap<String, PathBuf>, ConfigError> {
         let folder = self.file.parent().unwrap_or(Path::new(""));
-        let mut paths = BTreeMap::new();
-        for (key, value) in std::mem::take(&mut self.keys) {
-            let Some(path) = value.get_ref().as_str().filter(|path| !path.is_empty()) else {
-                return Err(self.wrong(key.get_ref(), &value, "a path"));
-            };
-            paths.insert(key.get_ref().to_string(), folder.join(path));
-        }
-        Ok(paths)
+        let named = self.strings_by_name("a path")?.into_iter();
+        Ok(named.map(|(name, path)| (name, folder.join(path))).collect())
     }
 
     pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {

@@ -74,6 +74,9 @@ fn what_is_printed_can_be_read_again() {
 const SLOTS: &str =
     "[firmware]\ntarget = \"slots\"\n[firmware.slots]\nA = \"/dev/a\"\n\"b.1\" = \"/dev/b\"\n";
 
+const SWUPDATE: &str =
+    "[firmware]\ntarget = \"swupdate\"\n[firmware.swupdate]\nmodes = { A = \"x\", \"b.1\" = \"y\" }\n";
+
 #[test]
 fn slots_and_every_bootloader_are_printed_as_they_are_read() {
     let boots = [
@@ -85,6 +88,9 @@ fn slots_and_every_bootloader_are_printed_as_they_are_read() {
     for boot in boots {
         let printed = load(&format!("{MINIMAL}{SLOTS}[boot]\n{boot}\n")).unwrap().to_string();
         assert!(printed.contains("\n\"b.1\" = \"/dev/b\"\n\n[boot]\n"), "{printed}");
+        assert_eq!(load(&printed).unwrap().to_string(), printed);
+        let printed = load(&format!("{MINIMAL}{SWUPDATE}[boot]\n{boot}\n")).unwrap().to_string();
+        assert!(printed.contains("\n\"b.1\" = \"y\"\n\n[boot]\n"), "{printed}");
         assert_eq!(load(&printed).unwrap().to_string(), printed);
     }
 }
@@ -189,9 +195,18 @@ fn an_error_names_line_key_what_was_found_and_what_was_expected() {
         (with(SLOTS), ": [firmware] target: \"slots\" needs the table [boot]"),
         (slots("A = \"/a\""), ": [firmware] slots: found 1, expected exactly two slots"),
         (slots("A = \"/a\"\nB = \"/b\"\nC = \"/c\""), ": [firmware] slots: found 3"),
-        (slots("A = \"/a\"\nB = \"/a\""), ": [firmware] slots: both slots are /a"),
+        (slots("A = \"/a\"\nB = \"/a\""), ": [firmware] slots: both slots are \"/a\""),
         (slots("A = \"/a\"\nB = 7"), ":13: [firmware.slots] B: found 7, expected a path"),
-        (slots("A = \"/a\"\n\"B C\" = \"/b\""), ": [firmware.slots] B C: a slot's name has"),
+        (slots("A = \"/a\"\n\"B C\" = \"/b\""), ": [firmware] slots: \"B C\": a slot's name has"),
+        (with(SWUPDATE), ": [firmware] target: \"swupdate\" needs the table [boot]"),
+        (
+            with(&format!("[boot]\nkind = \"grub\"\n{}", SWUPDATE.replace("\"y\"", "\"x\""))),
+            ": [firmware.swupdate] modes: both slots are \"x\"",
+        ),
+        (
+            with(&format!("[boot]\nkind = \"grub\"\n{}", SWUPDATE.replace("\"y\"", "\"y,z\""))),
+            ": [firmware.swupdate] modes: \"y,z\" is too long",
+        ),
         (with("[boot]\nkind = \"lilo\""), ": [boot] kind: found \"lilo\", expected \"grub\""),
         (with("[boot]\nkind = \"grub\"\ntries = 10"), ":9: [boot] tries: found 10, expected a whole number"),
         (

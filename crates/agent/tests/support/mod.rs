@@ -11,6 +11,7 @@
 #[path = "../../../cloud/tests/support/mod.rs"]
 pub mod cloud;
 pub mod slots;
+pub mod swupdate;
 
 use std::fs;
 use std::io::Write;

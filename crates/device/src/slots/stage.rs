@@ -98,7 +98,7 @@ impl Stage for SlotStage {
         let roles = self.layout.roles().await?;
         let partition = self.layout.open(&roles).await?;
         // Before the first byte: from here on only the running slot boots, whatever happens to this one.
-        self.layout.bootloader.mark_bad(&roles.inactive, &roles.running).await?;
+        self.layout.pair.bootloader.mark_bad(&roles.inactive, &roles.running).await?;
         let position = self.position(&roles, order, &partition)?;
         let writeback = Writeback::start(&partition.file, position, partition.size)?;
         self.state = State::Writing(Box::new(Writing {
