@@ -127,6 +127,48 @@ fn nothing_is_fetched_for_slots_that_cannot_be_used() {
     assert_eq!(device.boot_state(), "good=A");
 }
 
+/// Packed, then ordered with what it is packed with.
+fn update_packed(cloud: &Cloud, device: &mut Device, program: &str, image: &[u8]) -> Ended {
+    device.write("image", image);
+    let packed = std::process::Command::new(program).arg("-c").arg(device.path("image")).output().unwrap();
+    assert!(packed.status.success());
+    cloud.upload(program, &packed.stdout);
+    let mut document = firmware_document(program, program, &sha256(&packed.stdout));
+    document["compression"] = program.into();
+    cloud.create_job(program, &document);
+    follow(cloud, device, program)
+}
+
+#[test]
+fn compressed_images_are_unpacked_on_their_way_into_the_slot() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    for (seed, program) in [(2, "gzip"), (3, "xz"), (4, "zstd")] {
+        let image = image(System::Good, seed, SIZE);
+        update_packed(&cloud, &mut device, program, &image).is("SUCCEEDED", "installed");
+        assert!(device.slot_has(&device.running_slot(), &image));
+    }
+    assert_eq!(text(&device, "boots"), "A\nB\nA\nB\n");
+}
+
+#[test]
+fn a_bomb_and_what_cannot_be_unpacked_leave_the_slot_bad_and_the_device_as_it_was() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud);
+    let bomb = image(System::Good, 2, 20 * SIZE);
+    update_packed(&cloud, &mut device, "zstd", &bomb).is("FAILED", "no-space");
+    let image = image(System::Good, 3, SIZE);
+    cloud.upload("plain", &image);
+    let mut document = firmware_document("plain", "2", &sha256(&image));
+    document["compression"] = "xz".into();
+    cloud.run("not-packed", &document).is("FAILED", "decompression-failed");
+    assert_eq!((device.boot_state(), text(&device, "boots")), ("good=A".into(), "A\n".into()));
+    assert!(!support::exists(&device.path("state/slot.json")));
+    document["compression"] = "none".into();
+    cloud.create_job("plain", &document);
+    follow(&cloud, &mut device, "plain").is("SUCCEEDED", "installed");
+}
+
 /// Stopped in the middle of a transfer into the slot; the next agent goes on behind what is known to be there.
 fn interrupted(meanwhile: impl FnOnce(&Device)) -> String {
     const LARGE: usize = 40 << 20;

@@ -28,6 +28,32 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// How the artifact is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    #[default]
+    None,
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+impl Compression {
+    /// As a document has it.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::None, Self::Gzip, Self::Xz, Self::Zstd].into_iter().find(|known| known.name() == name)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// What is to be staged, as far as it is known before the first byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -35,6 +61,8 @@ pub struct Order {
     /// Of the bytes as they arrive.
     pub digest: Digest,
     pub size: Option<u64>,
+    /// What has to be undone on the way into the target.
+    pub compression: Compression,
     /// Absent for a configuration.
     pub version: Option<String>,
     /// What the maker signed. Worth nothing until the device has verified it.

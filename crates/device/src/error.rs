@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::command::CommandFailure;
-use crate::device::Target;
+use crate::device::{Compression, Target};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -55,6 +55,12 @@ pub enum DeviceError {
     SlotUnknown(String),
     #[error("the slot {} {problem}", path.display())]
     SlotUnusable { path: PathBuf, problem: String },
+    #[error("the firmware is compressed with {}, and this target takes it as it is", .0.name())]
+    CompressionUnsupported(Compression),
+    #[error("it cannot be decompressed as {}: {error}", compression.name())]
+    Decompression { compression: Compression, error: std::io::Error },
+    #[error("the image is empty")]
+    EmptyImage,
     #[error("the bootloader: {0}")]
     Bootloader(String),
 }
@@ -72,6 +78,9 @@ impl DeviceError {
             Self::OtherConfiguration(_) => "other-configuration",
             Self::SlotUnknown(_) => "booted-slot-unknown",
             Self::SlotUnusable { .. } => "slot-unusable",
+            Self::CompressionUnsupported(_) => "compression-unsupported",
+            Self::EmptyImage => "size-mismatch",
+            Self::Decompression { .. } => "decompression-failed",
             Self::Bootloader(_) => "bootloader-error",
             Self::Staging(error) => error.reason(),
             Self::Verification(error) => error.reason(),

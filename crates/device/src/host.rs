@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{self, CommandSpec};
 use crate::device::{
-    Admitted, Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step,
-    Target,
+    Admitted, Before, Boot, Change, Compression, Device, Effect, Installed, Order, Percent, Question,
+    RolledBack, Step, Target,
 };
 use crate::error::DeviceError;
 use crate::file::{FilePlace, FileTarget};
@@ -178,6 +178,13 @@ impl HostDevice {
     }
 }
 
+async fn admit(place: &mut dyn Place, order: &Order) -> Result<(), DeviceError> {
+    if order.compression != Compression::None && !place.decompresses() {
+        return Err(DeviceError::CompressionUnsupported(order.compression));
+    }
+    place.admit(order).await
+}
+
 impl Device for HostDevice {
     async fn boot(&mut self) -> Result<Boot, DeviceError> {
         let path = &self.settings.reboot.boot_id_file;
@@ -222,7 +229,7 @@ impl Device for HostDevice {
     async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError> {
         let order = &self.admitted(order).await?;
         let (place, health) = self.place(&order.target)?;
-        place.admit(order).await?;
+        admit(place, order).await?;
         let mut steps = place.plan(order).await?;
         steps.extend(health.checks.iter().map(|check| {
             let text = format!("check its health within {} s: {check}", health.within.as_secs());
@@ -234,7 +241,7 @@ impl Device for HostDevice {
     async fn begin(&mut self, order: &Order) -> Result<u64, DeviceError> {
         let order = &self.admitted(order).await?;
         let (place, _) = self.place(&order.target)?;
-        place.admit(order).await?;
+        admit(place, order).await?;
         let position = place.stage().begin(order).await?;
         self.receiving = Some(order.target.clone());
         Ok(position)

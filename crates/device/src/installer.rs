@@ -247,6 +247,7 @@ mod tests {
             let mut place = InstallerPlace::new(InstallerTarget { command, staging });
             let (digest, version) = (Digest::of_bytes(NEW), "2.0".to_owned());
             let order = Order {
+                compression: crate::Compression::None,
                 target: Target::Firmware,
                 digest,
                 size: Some(NEW.len() as u64),

@@ -29,8 +29,8 @@ mod swupdate;
 pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
 pub use device::{
-    Admitted, Before, Boot, Change, Device, Effect, Installed, Order, Percent, Question, RolledBack, Step,
-    Target, When,
+    Admitted, Before, Boot, Change, Compression, Device, Effect, Installed, Order, Percent, Question,
+    RolledBack, Step, Target, When,
 };
 pub use error::DeviceError;
 pub use file::FileTarget;

@@ -23,6 +23,10 @@ pub(crate) trait Stage {
 #[async_trait(?Send)]
 pub(crate) trait Place {
     fn stage(&mut self) -> &mut dyn Stage;
+    /// Does its stage take compressed bytes?
+    fn decompresses(&self) -> bool {
+        false
+    }
     /// What an activation would replace now. Says no to what must not be replaced.
     async fn before(&mut self) -> Result<Before, DeviceError>;
     /// The same without reading it all: asked before a byte is fetched.

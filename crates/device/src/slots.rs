@@ -1,6 +1,7 @@
 //! Two slots, block devices or files, of which one runs. Images are written straight into the other one; the bootloader
 //! boots it on trial.
 
+mod decode;
 mod partition;
 mod record;
 mod stage;
@@ -15,7 +16,7 @@ use self::partition::Partition;
 use self::record::{Content, Record};
 use self::stage::SlotStage;
 use crate::boot::BootSettings;
-use crate::device::{Before, Change, Effect, Order, Percent, RolledBack, Step};
+use crate::device::{Before, Change, Compression, Effect, Order, Percent, RolledBack, Step};
 use crate::error::DeviceError;
 use crate::pair::{self, Pair};
 use crate::place::{Place, Stage};
@@ -105,6 +106,10 @@ impl Place for SlotsPlace {
         &mut self.stage
     }
 
+    fn decompresses(&self) -> bool {
+        true
+    }
+
     async fn before(&mut self) -> Result<Before, DeviceError> {
         let roles = self.layout.roles().await?;
         Ok(Before::Slot { booted: roles.running, written: roles.inactive })
@@ -115,8 +120,8 @@ impl Place for SlotsPlace {
         self.stage.close();
         let partition = self.layout.open(&self.layout.roles().await?).await?;
         match order.size {
-            Some(size) => partition.has_room_for(size),
-            None => Ok(()),
+            Some(size) if order.compression == Compression::None => partition.has_room_for(size),
+            _ => Ok(()),
         }
     }
 
@@ -124,11 +129,21 @@ impl Place for SlotsPlace {
         let roles = self.layout.roles().await?;
         let (slot, running, path) = (&roles.inactive, &roles.running, roles.path.display());
         let size = self.layout.open(&roles).await?.size;
+        let image = match order.compression {
+            Compression::None => "the image".to_owned(),
+            packed => format!("the image, decompressed from {},", packed.name()),
+        };
         let try_next = self.layout.pair.bootloader.describe(slot);
         Ok(vec![
             Step::new("downloading", format!("slot {running} runs: mark slot {slot} bad in the bootloader")),
-            Step::new("downloading", format!("write straight into slot {slot}, {path}: {size} bytes")),
-            Step::new("verifying", format!("{path} is read back and compared with {}", order.digest)),
+            Step::new(
+                "downloading",
+                format!("write {image} straight into slot {slot}, {path}: {size} bytes"),
+            ),
+            Step::new(
+                "verifying",
+                format!("{path} is read back and compared with {image}, {}", order.digest),
+            ),
             Step::new(
                 "installing",
                 format!("{try_next}: slot {slot} boots on trial, slot {running} after that"),

@@ -50,6 +50,7 @@ pub(crate) fn order(file: &ConfigFile, new: &[u8]) -> Order {
         target: Target::Config(file.name.clone()),
         digest: Digest::of_bytes(new),
         size: Some(new.len() as u64),
+        compression: device::Compression::None,
         version: None,
         release: None,
         activate: When::Now,

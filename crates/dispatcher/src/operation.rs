@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use device::{Order, Target, When};
+use device::{Compression, Order, Target, When};
 use downloader::{Artifact, Digest, SourceUrl};
 use release::Envelope;
 use serde_json::{Map, Value};
@@ -31,6 +31,7 @@ pub struct UpdateFirmware {
     /// What the maker signed; what it is worth is decided where bytes are written.
     pub release: Option<Envelope>,
     pub activate: When,
+    pub compression: Compression,
 }
 
 impl UpdateFirmware {
@@ -40,6 +41,7 @@ impl UpdateFirmware {
             target: Target::Firmware,
             digest: self.artifact.digest,
             size: self.artifact.size,
+            compression: self.compression,
             version: Some(self.version.clone()),
             release: self.release.clone(),
             activate: self.activate,
@@ -161,6 +163,9 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
         })
     })?;
     let checksum = members.required("checksum", "a string like \"sha256:<64 hex digits>\"", as_string)?;
+    let compression = members.optional("compression", "\"none\", \"gzip\", \"xz\" or \"zstd\"", |v| {
+        v.as_str().and_then(Compression::named)
+    })?;
     let size =
         members.optional("size", "a number of bytes above zero", |v| v.as_u64().filter(|size| *size > 0))?;
     let activate = members.optional("activate", "\"now\" or \"next-reboot\"", |v| match v.as_str()? {
@@ -185,7 +190,8 @@ fn update_firmware(members: &mut Members, rules: &Rules) -> Result<UpdateFirmwar
         })?;
     let release = release(members)?;
     let artifact = Artifact { url, digest, size };
-    Ok(UpdateFirmware { version, artifact, release, activate: activate.unwrap_or_default() })
+    let (activate, compression) = (activate.unwrap_or_default(), compression.unwrap_or_default());
+    Ok(UpdateFirmware { version, artifact, release, activate, compression })
 }
 
 fn release(members: &mut Members) -> Result<Option<Envelope>, DocumentError> {
@@ -415,6 +421,9 @@ mod tests {
             (with(firmware(), "checksum", json!("sha256:00")), "checksum"),
             (with(firmware(), "checksum", json!(format!("sha256:{}", "zz".repeat(32)))), "checksum"),
             (with(firmware(), "checksum", json!("ab".repeat(32))), "checksum"),
+            (with(firmware(), "compression", json!("ZSTD")), "compression"),
+            (with(firmware(), "compression", json!("bzip2")), "compression"),
+            (with(firmware(), "compression", json!(true)), "compression"),
             (with(firmware(), "size", json!("7")), "size"),
             (with(firmware(), "size", json!(-7)), "size"),
             (with(firmware(), "size", json!(0)), "size"),

@@ -28,7 +28,7 @@ pub use sink::Sink;
 pub use source_url::{SourceUrl, UrlError};
 pub use staging::Staging;
 pub use verify::VerifiedArtifact;
-pub use writeback::{Hashed, ReadBack, Writeback};
+pub use writeback::{Hashed, Hasher, ReadBack, Writeback};
 
 /// A file named by URL and digest, as a job document asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

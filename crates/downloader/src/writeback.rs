@@ -42,7 +42,7 @@ const READ: &str = "read the artifact back";
 /// How far the file is written and synced, or how that failed.
 type Written = std_mpsc::Sender<Result<u64, SinkError>>;
 
-/// What the storage gave back, from its beginning.
+/// The digest of bytes, and how many they were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hashed {
     pub digest: Digest,
@@ -128,6 +128,19 @@ impl Writeback {
     /// How many bytes from the beginning would survive a power cut.
     pub fn synced(&self) -> u64 {
         self.synced.load(Ordering::Relaxed)
+    }
+
+    /// The same from a thread that may wait.
+    pub fn push_blocking(&mut self, mut bytes: Bytes) -> Result<(), SinkError> {
+        while !bytes.is_empty() {
+            let chunk = bytes.split_to(bytes.len().min(CHUNK));
+            let sent = self.queue.as_ref().is_some_and(|queue| queue.blocking_send(chunk).is_ok());
+            if !sent {
+                let outcome = self.outcome.take().and_then(|outcome| outcome.blocking_recv().ok());
+                return Err(outcome.and_then(Result::err).unwrap_or_else(ended_early));
+            }
+        }
+        Ok(())
     }
 
     /// Everything was pushed: all of it is on disk, and this is what is read there.
@@ -227,17 +240,40 @@ fn hash_windows(
     Ok(hasher.finish())
 }
 
+/// Hashes bytes as they pass.
+pub struct Hasher {
+    context: ring::digest::Context,
+    len: u64,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self { context: Digest::context(), len: 0 }
+    }
+}
+
+impl Hasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.context.update(bytes);
+        self.len += bytes.len() as u64;
+    }
+
+    pub fn finish(self) -> Hashed {
+        Hashed { digest: Digest::of(self.context), len: self.len }
+    }
+}
+
 /// Hashes a file from its beginning, as it is read back.
 pub struct ReadBack<'a> {
     file: &'a File,
-    context: ring::digest::Context,
+    hasher: Hasher,
     at: u64,
     block: Vec<u8>,
 }
 
 impl<'a> ReadBack<'a> {
     pub fn new(file: &'a File) -> Self {
-        Self { file, context: Digest::context(), at: 0, block: vec![0; BLOCK] }
+        Self { file, hasher: Hasher::default(), at: 0, block: vec![0; BLOCK] }
     }
 
     pub fn read_to(&mut self, end: u64, stop: &AtomicBool) -> Result<(), SinkError> {
@@ -256,14 +292,14 @@ impl<'a> ReadBack<'a> {
                 }
                 Some(Ok(read)) => read,
             };
-            self.context.update(self.block.get(..read).unwrap_or_default());
+            self.hasher.update(self.block.get(..read).unwrap_or_default());
             self.at += read as u64;
         }
         Ok(())
     }
 
     pub fn finish(self) -> Hashed {
-        Hashed { digest: Digest::of(self.context), len: self.at }
+        self.hasher.finish()
     }
 }
 

@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use downloader::{Digest, Writeback};
+use downloader::{Digest, SinkError, Writeback};
 
+use super::decode::Decoder;
 use super::partition::Partition;
 use super::record::{Content, Record};
 use super::{Layout, Roles};
-use crate::device::{Order, Target};
+use crate::device::{Compression, Order, Target};
 use crate::error::DeviceError;
 use crate::place::Stage;
 
@@ -28,13 +29,20 @@ enum State {
     Verified { slot: String, digest: Digest },
 }
 
+/// On their way into the slot, bytes are taken as they are, or decompressed.
+enum Engine {
+    Plain(Writeback),
+    Decoding(Decoder),
+}
+
 struct Writing {
     partition: Partition,
     slot: String,
     digest: Digest,
     size: Option<u64>,
+    compression: Compression,
     /// Only absent in between: while a new one is started.
-    writeback: Option<Writeback>,
+    engine: Option<Engine>,
     position: u64,
     noted: u64,
     resumed: bool,
@@ -48,7 +56,7 @@ impl SlotStage {
     /// Lets go of the slot. Its threads have ended when this returns.
     pub(super) fn close(&mut self) {
         let State::Writing(writing) = std::mem::replace(&mut self.state, State::Nothing) else { return };
-        let synced = writing.writeback.as_ref().map_or(0, Writeback::synced);
+        let synced = writing.engine.as_ref().map_or(0, Engine::synced);
         if synced > writing.noted
             && let Err(error) = writing.record(synced, None).write(&self.layout.record_file())
         {
@@ -71,6 +79,9 @@ impl SlotStage {
 
     /// How much of this artifact is in the slot already. It is read again, so that nothing of it has to be believed.
     fn position(&self, roles: &Roles, order: &Order, partition: &Partition) -> Result<u64, DeviceError> {
+        if order.compression != Compression::None {
+            return Ok(0);
+        }
         let record = Record::read(&self.layout.record_file())?;
         let ours = record.filter(|record| record.slot == roles.inactive && record.digest == order.digest);
         let most = order.size.unwrap_or(u64::MAX).min(partition.size);
@@ -85,7 +96,57 @@ impl Drop for SlotStage {
     }
 }
 
+impl Engine {
+    fn start(partition: &Partition, position: u64, compression: Compression) -> Result<Self, DeviceError> {
+        let writeback = Writeback::start(&partition.file, position, partition.size)?;
+        Ok(match compression {
+            Compression::None => Self::Plain(writeback),
+            packed => Self::Decoding(Decoder::start(packed, writeback)?),
+        })
+    }
+
+    async fn push(&mut self, bytes: Bytes, taken: &mut u64) -> Result<(), DeviceError> {
+        match self {
+            Self::Plain(writeback) => Ok(writeback.push(bytes, taken).await?),
+            Self::Decoding(decoder) => decoder.push(bytes, taken).await,
+        }
+    }
+
+    /// How much of the artifact is in the slot for good. A decoder cannot go on in the middle: nothing.
+    fn synced(&self) -> u64 {
+        match self {
+            Self::Plain(writeback) => writeback.synced(),
+            Self::Decoding(_) => 0,
+        }
+    }
+}
+
 impl Writing {
+    /// Is it what was asked for, and does the slot have it?
+    async fn check(&mut self) -> Result<Content, DeviceError> {
+        let (arrived, written) = match self.engine.take() {
+            None => return Err(DeviceError::NothingVerified(Target::Firmware)),
+            Some(Engine::Plain(writeback)) => {
+                let written = writeback.finish().await?;
+                (written, written)
+            }
+            Some(Engine::Decoding(decoder)) => {
+                let decoded = decoder.finish().await?;
+                let written = decoded.writeback.finish().await?;
+                if written != decoded.image {
+                    let error = std::io::Error::other("the slot does not give back what was written to it");
+                    return Err(SinkError::storage("read the image back", error).into());
+                }
+                (decoded.arrived, written)
+            }
+        };
+        arrived.check(self.digest, self.size, self.resumed)?;
+        if written.len == 0 {
+            return Err(DeviceError::EmptyImage);
+        }
+        Ok(written.into())
+    }
+
     fn record(&self, synced: u64, content: Option<Content>) -> Record {
         Record { slot: self.slot.clone(), digest: self.digest, synced, content }
     }
@@ -100,13 +161,14 @@ impl Stage for SlotStage {
         // Before the first byte: from here on only the running slot boots, whatever happens to this one.
         self.layout.pair.bootloader.mark_bad(&roles.inactive, &roles.running).await?;
         let position = self.position(&roles, order, &partition)?;
-        let writeback = Writeback::start(&partition.file, position, partition.size)?;
+        let engine = Some(Engine::start(&partition, position, order.compression)?);
         self.state = State::Writing(Box::new(Writing {
             partition,
             slot: roles.inactive,
             digest: order.digest,
             size: order.size,
-            writeback: Some(writeback),
+            compression: order.compression,
+            engine,
             position,
             noted: position,
             resumed: position > 0,
@@ -115,17 +177,19 @@ impl Stage for SlotStage {
     }
 
     async fn reserve(&mut self, total: u64) -> Result<(), DeviceError> {
-        self.writing()?.partition.has_room_for(total)
+        let writing = self.writing()?;
+        // How long the image is shows when it is decompressed.
+        if writing.compression == Compression::None { writing.partition.has_room_for(total) } else { Ok(()) }
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), DeviceError> {
         let file = self.layout.record_file();
         let writing = self.writing()?;
-        let Some(writeback) = &mut writing.writeback else {
+        let Some(engine) = &mut writing.engine else {
             return Err(DeviceError::NothingVerified(Target::Firmware));
         };
-        writeback.push(bytes, &mut writing.position).await?;
-        let synced = writeback.synced();
+        engine.push(bytes, &mut writing.position).await?;
+        let synced = engine.synced();
         if synced >= writing.noted + NOTE_EVERY {
             writing.noted = synced;
             writing.record(synced, None).write(&file)?;
@@ -136,9 +200,9 @@ impl Stage for SlotStage {
     async fn restart(&mut self) -> Result<(), DeviceError> {
         let file = self.layout.record_file();
         let writing = self.writing()?;
-        writing.writeback = None; // waits: an old write must not land in the new object
+        writing.engine = None; // waits: an old write must not land in the new object
         Record::remove(&file)?;
-        writing.writeback = Some(Writeback::start(&writing.partition.file, 0, writing.partition.size)?);
+        writing.engine = Some(Engine::start(&writing.partition, 0, writing.compression)?);
         (writing.position, writing.noted, writing.resumed) = (0, 0, false);
         Ok(())
     }
@@ -148,12 +212,8 @@ impl Stage for SlotStage {
         let State::Writing(mut writing) = std::mem::replace(&mut self.state, State::Nothing) else {
             return Err(DeviceError::NothingVerified(Target::Firmware));
         };
-        let Some(writeback) = writing.writeback.take() else {
-            return Err(DeviceError::NothingVerified(Target::Firmware));
-        };
-        let hashed = writeback.finish().await?;
-        hashed.check(writing.digest, writing.size, writing.resumed)?;
-        writing.record(hashed.len, Some(hashed.into())).write(&file)?;
+        let content = writing.check().await?;
+        writing.record(writing.position, Some(content)).write(&file)?;
         self.state = State::Verified { slot: writing.slot, digest: writing.digest };
         Ok(())
     }
