@@ -53,7 +53,7 @@ fn admit(update: &UpdateFirmware, keys: &Keyring) -> anyhow::Result<()> {
             sha256: update.artifact.digest.as_bytes(),
             length: update.artifact.size,
             version: &update.version,
-            compression: None,
+            compression: update.compression.signed(),
             compatible: &release.statement().compatible,
             agent_version: ANY_AGENT,
             now: Some(SystemTime::now()),

@@ -44,6 +44,11 @@ impl Compression {
         [Self::None, Self::Gzip, Self::Xz, Self::Zstd].into_iter().find(|known| known.name() == name)
     }
 
+    /// As a signed release has it, which names none where there is none.
+    pub fn signed(self) -> Option<&'static str> {
+        (self != Self::None).then_some(self.name())
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",

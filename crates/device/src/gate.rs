@@ -55,7 +55,7 @@ impl Gate {
             sha256: order.digest.as_bytes(),
             length: order.size,
             version: order.version.as_deref().unwrap_or_default(),
-            compression: None,
+            compression: order.compression.signed(),
             compatible: &self.compatible,
             agent_version: env!("CARGO_PKG_VERSION"),
             now: release::plausible(SystemTime::now()),
