@@ -24,7 +24,7 @@ use disk::{Disk, Left, Mount};
 use nix::sys::signal::{Signal, kill};
 use operation::{Operation, Scenario, Standing};
 use serde_json::{Value, json};
-use slots::Slots;
+use slots::{Slots, Writer};
 use support::cloud::Cloud;
 use support::slots::System;
 use support::{Device, Operator, THING};
@@ -278,15 +278,25 @@ fn reboot() {
 
 #[test]
 fn slots_and_a_system_that_is_well() {
-    sweep(&Slots(System::Good));
+    sweep(&Slots { system: System::Good, by: Writer::Agent });
 }
 
 #[test]
 fn slots_and_a_system_that_is_not_well() {
-    sweep(&Slots(System::Unhealthy));
+    sweep(&Slots { system: System::Unhealthy, by: Writer::Agent });
 }
 
 #[test]
 fn slots_and_a_system_that_does_not_come_up() {
-    sweep(&Slots(System::Panics));
+    sweep(&Slots { system: System::Panics, by: Writer::Agent });
+}
+
+#[test]
+fn an_installer_and_a_system_that_is_well() {
+    sweep(&Slots { system: System::Good, by: Writer::Installer });
+}
+
+#[test]
+fn an_installer_and_a_system_that_is_not_well() {
+    sweep(&Slots { system: System::Unhealthy, by: Writer::Installer });
 }

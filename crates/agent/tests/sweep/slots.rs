@@ -16,7 +16,54 @@ const SIZE: usize = 200_000;
 /// What must survive, and so is on the disk whose power is cut.
 const PERSISTENT: [&str; 3] = ["slotA", "slotB", "grubenv"];
 
-pub struct Slots(pub System);
+pub struct Slots {
+    pub system: System,
+    pub by: Writer,
+}
+
+/// Who writes the slot and tells the bootloader.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Writer {
+    Agent,
+    /// Target `command`: the example of docs/targets.md, on this simulated device.
+    Installer,
+}
+
+/// `$1` is the verb, `$2` the file. `grub-editenv` empties the block before it writes it, so it is given a copy.
+const INSTALLER: &str = r#"
+set -eu
+running=$(sed 's/.*slot=//' cmdline)
+case $running in A) other=B ;; B) other=A ;; *) exit 20 ;; esac
+mark=$disk/mark
+boot() {
+    cp $disk/grubenv $disk/grubenv.new
+    grub-editenv $disk/grubenv.new set "$@"
+    sync $disk/grubenv.new
+    mv $disk/grubenv.new $disk/grubenv
+    sync $disk
+}
+case $1 in
+install)
+    [ ! -f $mark ] || [ "$(cat $mark)" = "$running" ] || exit 0
+    echo "$running" >$mark.new && sync $mark.new && mv $mark.new $mark && sync $disk
+    boot try= left=
+    dd if="$2" of=$disk/slot$other bs=64k conv=fsync,notrunc status=none
+    echo progress 100
+    boot try=$other left=3
+    exit 10
+    ;;
+check) [ "sha256:$(sha256sum <$disk/slot$running | cut -d' ' -f1)" = "$FLEETHAND_CHECKSUM" ] || exit 20 ;;
+confirm) boot good=$running try= left= rolledback= && rm -f $mark ;;
+rollback)
+    [ -f $mark ] || exit 0
+    before=$(cat $mark)
+    boot good=$before try= left= rolledback=
+    [ "$before" = "$running" ] || exit 10
+    rm -f $mark
+    ;;
+*) exit 64 ;;
+esac
+"#;
 
 impl Slots {
     fn running(&self) -> Vec<u8> {
@@ -24,20 +71,23 @@ impl Slots {
     }
 
     fn update(&self) -> Vec<u8> {
-        image(self.0, 2, SIZE)
+        image(self.system, 2, SIZE)
     }
 
     fn stays(&self) -> bool {
-        self.0 == System::Good
+        self.system == System::Good
     }
 }
 
 impl Scenario for Slots {
     fn name(&self) -> &'static str {
-        match self.0 {
-            System::Good => "slots, a system that is well",
-            System::Unhealthy => "slots, a system that is not well",
-            System::Panics => "slots, a system that does not come up",
+        match (self.by, self.system) {
+            (Writer::Agent, System::Good) => "slots, a system that is well",
+            (Writer::Agent, System::Unhealthy) => "slots, a system that is not well",
+            (Writer::Agent, System::Panics) => "slots, a system that does not come up",
+            (Writer::Installer, System::Good) => "an installer, a system that is well",
+            (Writer::Installer, System::Unhealthy) => "an installer, a system that is not well",
+            (Writer::Installer, System::Panics) => "an installer, a system that does not come up",
         }
     }
 
@@ -58,6 +108,19 @@ impl Scenario for Slots {
             let (from, to) = (device.path(name), disk.join(name));
             assert!(config.contains(from.to_str().unwrap()));
             config = config.replace(&format!("{from:?}"), &format!("{to:?}"));
+        }
+        if self.by == Writer::Installer {
+            let begin = config.find("[firmware]").unwrap();
+            let end = config[begin..].find("\n\n[boot]").unwrap() + begin;
+            let end = end + config[end + 2..].find("\n\n").map_or(config.len() - end, |length| length + 2);
+            let (folder, disk) = (device.path(""), disk.display());
+            let script = format!("cd {}\ndisk={disk}\n{INSTALLER}", folder.display());
+            let command = device.script("installer.sh", &script);
+            let installer = format!(
+                "[firmware]\ntarget = \"command\"\n\n[firmware.installer]\ncommand = {command}\n\
+                 staging = \"{disk}/staging\"\n"
+            );
+            config.replace_range(begin..end, &installer);
         }
         device.write("fleethand.toml", config);
         for name in PERSISTENT {
@@ -85,7 +148,7 @@ impl Scenario for Slots {
     }
 
     fn outcome(&self) -> (&'static str, &'static str) {
-        match self.0 {
+        match self.system {
             System::Good => ("SUCCEEDED", "installed"),
             System::Unhealthy => ("FAILED", "health-check-failed"),
             System::Panics => ("FAILED", "bootloader-rolled-back"),
@@ -111,16 +174,23 @@ impl Scenario for Slots {
         }
         let installed = fs::read(disk.join("state/installed.json")).unwrap_or_default();
         let installed: Value = serde_json::from_slice(&installed).unwrap_or_default();
-        let recorded = json!({"version": version, "digest": digest, "slot": slot});
+        let mut recorded = json!({"version": version, "digest": digest, "slot": slot});
+        // Which slot runs is not the agent's business where an installer has them.
+        if self.by == Writer::Installer && stays {
+            recorded.as_object_mut().unwrap().remove("slot");
+        }
         expect("installed.json", installed.to_string(), &recorded.to_string());
-        expect("the disk", names(disk), "grubenv slotA slotB state");
+        let staging = if self.by == Writer::Installer { "staging " } else { "" };
+        // The installer's own note of an update that did not stay: the next one writes it anew.
+        let disk_names = names(disk).replace("mark ", "");
+        expect("the disk", disk_names, &format!("grubenv slotA slotB {staging}state"));
         let refused = if stays { "" } else { " refused.json" };
         expect("the state", names(&disk.join("state")), &format!("history.json installed.json{refused}"));
 
         // An order that was given is not given again by the system that it led to.
         let orders = fs::read_to_string(device.path("reboots")).unwrap_or_default();
         let orders: Vec<_> = orders.lines().collect();
-        let most = if self.0 == System::Unhealthy { 2 } else { 1 };
+        let most = if self.system == System::Unhealthy { 2 } else { 1 };
         let mut boots = orders.clone();
         boots.dedup();
         if orders.len() > most || boots.len() != orders.len() {
