@@ -75,9 +75,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_well_in_time_is_unhealthy_and_says_why() {
-        let error =
-            health("echo no sensor; exit 4", Duration::from_millis(100)).check(&Halt::default()).await;
-        let error = error.unwrap_err();
+        let once = Health {
+            interval: Duration::from_secs(60),
+            ..health("echo no sensor; exit 4", Duration::from_secs(60))
+        };
+        let error = once.check(&Halt::default()).await.unwrap_err();
         assert_eq!(error.reason(), "health-check-failed");
         assert!(error.to_string().contains("exit code 4: no sensor"), "{error}");
     }
