@@ -3,73 +3,19 @@
 import hashlib
 import json
 import os
-import platform
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from service import Service
+from common import BINARIES, QUICK, ROUNDS, SIZE, THING
+from common import agent, certificates, machine, memory, mib, ms, nginx, row, running, served, title, wait_until
 
-BINARIES = Path(sys.argv[1])
-QUICK = "--quick" in sys.argv
-ROUNDS, JOBS, STARTS, SIZE = (1, 30, 3, 64) if QUICK else (5, 300, 20, 512)
-THING = "bench"
-
-
-def row(name, value, aim=""):
-    print(f"  {name:<58} {value:>16}  {aim}", flush=True)
-
-
-def title(text):
-    print(f"\n{text}", flush=True)
-
-
-def memory(pid, member):
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{member}:"):
-            return int(line.split()[1])
-    raise KeyError(member)
-
-
-def mib(kib):
-    return f"{kib / 1024:.1f} MiB"
-
-
-def ms(values, at=50):
-    return f"{1000 * statistics.quantiles(values, n=100, method='inclusive')[at - 1]:.2f} ms"
-
-
-def wait_until(true, what):
-    give_up = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < give_up, f"{what}: not within 30 s"
-        time.sleep(0.05)
-
-
-@contextmanager
-def running(*command, **options):
-    process = subprocess.Popen([str(part) for part in command], **options)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def agent(config, log):
-    return running(BINARIES / "fleethand", "run", "--config", config, stderr=log)
+JOBS, STARTS = (30, 3) if QUICK else (300, 20)
 
 
 # The agent and the local cloud as a person would start them.
@@ -93,9 +39,14 @@ def call(api, method, path, **body):
         return json.load(answer)
 
 
+def megabytes(binary):
+    return f"{binary.stat().st_size / 1e6:.2f} MB"
+
+
 def size_and_memory(folder):
     title("The agent: what is shipped, and what it holds")
-    row("binary, stripped", f"{(BINARIES / 'fleethand').stat().st_size / 1e6:.2f} MB", "at most 4.0 MB")
+    row("binary, stripped", megabytes(BINARIES / "fleethand"))
+    row("binary, stripped, --no-default-features", megabytes(BINARIES / "fleethand-small"), "at most 4.0 MB")
     device, log = folder / "thing", folder / "thing.log"
     with cloud() as (ready, _), log.open("wb") as stderr:
         create = (BINARIES / "fleethand-cloud", "thing", "create", THING, "--out", device, "--api", ready["api"])
@@ -114,56 +65,6 @@ def size_and_memory(folder):
             wait_until(lambda: status() not in ("QUEUED", "IN_PROGRESS"), "the job has ended")
             assert status() == "SUCCEEDED", log.read_text()
             row("VmRSS after a job", mib(memory(process.pid, "VmRSS")))
-
-
-# The agent at a service of our own, with a stopwatch.
-
-
-def certificates(folder):
-    """An authority, and one certificate of it for whoever needs one: broker, file server, device."""
-    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
-    quiet = dict(check=True, stderr=subprocess.DEVNULL, cwd=folder)
-    subprocess.run([*made, "-subj", "/CN=bench CA", "-keyout", "ca.key", "-out", "ca.pem"], **quiet)
-    leaf = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    leaf += ["-addext", "basicConstraints=critical,CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key"]
-    subprocess.run([*made, *leaf, "-keyout", "leaf.key", "-out", "leaf.pem"], **quiet)
-
-
-def configured(folder, pki, port):
-    folder.mkdir()
-    (folder / "config.json").write_text('{"name": "edge", "rate": 0, "debug": false}\n')
-    config = folder / "fleethand.toml"
-    config.write_text(f"""
-state_directory = "state"
-[connection]
-endpoint = "localhost"
-port = {port}
-thing_name = "{THING}"
-certificate = "{pki}/leaf.pem"
-private_key = "{pki}/leaf.key"
-root_ca = "{pki}/ca.pem"
-[firmware]
-file = "firmware.bin"
-[config]
-file = "config.json"
-[download]
-root_ca = "{pki}/ca.pem"
-""")
-    return config
-
-
-@contextmanager
-def served(folder, pki):
-    """A service, and the agent connected to it; and how long that took from its start to its CONNECT."""
-    service = Service(THING, pki / "ca.pem", pki / "leaf.pem", pki / "leaf.key")
-    config = configured(folder, pki, service.port)
-    with (folder / "agent.log").open("wb") as log:
-        begun = time.monotonic()
-        with agent(config, log) as process:
-            connected = service.accept()
-            yield service, process, connected - begun
-            service.close()
-    shutil.rmtree(folder)
 
 
 def starts(folder, pki):
@@ -205,28 +106,6 @@ def sync_time(folder):
     return times
 
 
-@contextmanager
-def nginx(folder, pki):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (folder / "nginx.conf").write_text(f"""
-daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; worker_processes 1;
-events {{}}
-http {{
-    access_log off; sendfile on; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port} ssl; root {folder}/served;
-        ssl_certificate {pki}/leaf.pem; ssl_certificate_key {pki}/leaf.key;
-    }}
-}}
-""")
-    user = ["-g", "user root;"] if os.geteuid() == 0 else []
-    with running("nginx", "-c", folder / "nginx.conf", "-e", folder / "nginx.log", *user):
-        wait_until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "nginx listens")
-        yield f"https://localhost:{port}/firmware"
-
-
 def transfers(folder, pki):
     (folder / "served").mkdir()
     digest = hashlib.sha256()
@@ -239,8 +118,8 @@ def transfers(folder, pki):
     checksum = digest.hexdigest()
     pipeline = 'set -o pipefail; curl -sSf --cacert "$1" "$2" | tee "$3" | openssl dgst -sha256; sync "$3"'
     ours, theirs = [], []
-    with nginx(folder, pki) as url, served(folder / "device", pki) as (service, process, _):
-        before = memory(process.pid, "VmRSS")
+    with nginx(folder, pki) as files, served(folder / "device", pki) as (service, process, _):
+        url, before = f"{files}/firmware", memory(process.pid, "VmRSS")
         for number in range(ROUNDS):
             copy = folder / "copy"
             begun = time.monotonic()
@@ -267,14 +146,7 @@ def transfers(folder, pki):
     row("VmHWM of the agent over all rounds", mib(peak), "at most 16 MiB")
 
 
-def machine():
-    processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.machine())
-    print(f"{processor}, {os.cpu_count()} cores, Linux {platform.release()}; load {os.getloadavg()[0]:.1f}")
-
-
 def main():
-    # Told to stop, everything that was started is stopped and removed, as at any other end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine()
     with tempfile.TemporaryDirectory(prefix="fleethand-bench-") as disk:
         disk = Path(disk)

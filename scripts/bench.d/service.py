@@ -23,9 +23,18 @@ class Service:
         self.listener.settimeout(30)
         self.port = self.listener.getsockname()[1]
         self.jobs = 0
+        self.execution = None
 
     def accept(self):
         """Serves a client up to its question what is next, which is: nothing. Returns when its CONNECT was there."""
+        connected = self.connect()
+        topic, question, _ = self.hear()
+        assert topic == "$next/get", topic
+        self.say("$next/get/accepted", clientToken=question["clientToken"])
+        return connected
+
+    def connect(self):
+        """Serves a client up to its subscriptions. One that works on a job may report before it asks."""
         plain, _ = self.listener.accept()
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.stream = self.tls.wrap_socket(plain, server_side=True)
@@ -41,30 +50,40 @@ class Service:
             at += 2 + int.from_bytes(body[at : at + 2], "big") + 1
             filters += 1
         self.send(SUBACK << 4, body[:2] + bytes(filters))
-        topic, question, _ = self.hear()
-        assert topic == "$next/get", topic
-        self.say("$next/get/accepted", clientToken=question["clientToken"])
         return connected
 
     def run(self, document):
         """One job from its notification to its end: when it was notified, IN_PROGRESS and over, and its last update."""
+        return self.notify(document), *self.follow()
+
+    def notify(self, document):
+        """Queues a job; when it was notified."""
         self.jobs += 1
-        job, version, started, now = f"job-{self.jobs}", 1, None, int(time.time())
-        execution = dict(jobId=job, status="QUEUED", queuedAt=now, lastUpdatedAt=now, versionNumber=version)
-        notified = self.say("notify-next", execution=dict(execution, executionNumber=1, jobDocument=document))
+        now = int(time.time())
+        self.execution = dict(jobId=f"job-{self.jobs}", status="QUEUED", queuedAt=now, lastUpdatedAt=now)
+        self.execution.update(versionNumber=1, executionNumber=1, jobDocument=document)
+        return self.say("notify-next", execution=self.execution)
+
+    def follow(self):
+        """The job to its end: when it was IN_PROGRESS and over, and its last update. A ConnectionError if the agent goes."""
+        job, started = self.execution, None
         while True:
             topic, update, at = self.hear()
-            assert topic == f"{job}/update", topic
-            assert int(update.get("expectedVersion", version)) == version, update
-            version += 1
+            if topic == "$next/get":
+                self.say(f"{topic}/accepted", clientToken=update["clientToken"], execution=job)
+                continue
+            assert topic == f"{job['jobId']}/update", topic
+            assert int(update.get("expectedVersion", job["versionNumber"])) == job["versionNumber"], update
+            job.update(status=update["status"], versionNumber=job["versionNumber"] + 1)
+            job.update(statusDetails=update.get("statusDetails", job.get("statusDetails", {})))
             answer = dict(clientToken=update["clientToken"])
             if update.get("includeJobExecutionState"):
-                state = dict(status=update["status"], statusDetails=update["statusDetails"], versionNumber=version)
-                answer["executionState"] = state
+                answer["executionState"] = {name: job[name] for name in ("status", "statusDetails", "versionNumber")}
             self.say(f"{topic}/accepted", **answer)
             if update["status"] != "IN_PROGRESS":
+                self.execution = None
                 self.say("notify-next")
-                return notified, started, at, update
+                return started, at, update
             started = started or at
 
     def close(self):
@@ -82,6 +101,8 @@ class Service:
             if kind == PUBLISH:
                 end = 2 + int.from_bytes(body[:2], "big")
                 return body[2:end].decode().removeprefix(self.prefix), json.loads(body[end:]), at
+            if kind == DISCONNECT:
+                raise ConnectionError("the agent has said good-bye")
             assert kind == PINGREQ, kind
             self.send(PINGRESP << 4, b"")
 
@@ -105,7 +126,8 @@ class Service:
                 return *packet, at or time.monotonic()
             received = self.stream.recv(65536)
             at = time.monotonic()
-            assert received, "the agent closed the connection"
+            if not received:
+                raise ConnectionError("the agent closed the connection")
             self.buffer += received
 
     def packet(self):
