@@ -69,7 +69,7 @@ class Service:
         job, started = self.execution, None
         while True:
             topic, update, at = self.hear()
-            if topic == "$next/get":
+            if topic in ("$next/get", f"{job['jobId']}/get"):
                 self.say(f"{topic}/accepted", clientToken=update["clientToken"], execution=job)
                 continue
             assert topic == f"{job['jobId']}/update", topic
