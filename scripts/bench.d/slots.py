@@ -11,11 +11,11 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import QUICK, ROUNDS, SIZE, agent, certificates, configured, machine, mib, nginx, row, THING, title
+from common import ROUNDS, SIZE, THING, agent, certificates, configured, machine, mib, nginx, row, title
 from installers import Rauc, SWUpdate
 from service import Service
 
-# What has the device to itself, and a system that is not as long as its slot.
+# A system is not as long as its slot.
 SLOT = SIZE + 16
 TOOLS = ("losetup", "grub-editenv", "zstd", "curl")
 
@@ -27,7 +27,8 @@ def missing():
 
 
 class Slot:
-    """A block device: a loop device over a file whose blocks are all there, past the page cache of that file."""
+    """A block device: a loop device over a file whose blocks are all allocated, without the page cache of that file in
+    between."""
 
     def __init__(self, file, size):
         self.file = file
@@ -166,14 +167,12 @@ def update(folder, pki, slots, url, image, path):
     return took, int(needed.split()[1])
 
 
-PIPELINE = 'set -o pipefail; curl -sSf --cacert "$1" "$2" | $3 dd of="$4" bs=1M iflag=fullblock conv=fsync status=none'
-
-
 def pipeline(pki, slot, url, image, path):
     """How long it takes, without the sum; and the sum by coreutils, and by OpenSSL."""
     unpack = "zstd -dc |" if path == image.packed else ""
-    script = PIPELINE.replace("$3", unpack)
-    times = [timed(["bash", "-c", script, "-", pki / "ca.pem", f"{url}/{path.name}", "", slot.device])]
+    script = f'set -o pipefail; curl -sSf --cacert "$1" "$2" | {unpack} '
+    script += 'dd of="$3" bs=1M iflag=fullblock conv=fsync status=none'
+    times = [timed(["bash", "-c", script, "-", pki / "ca.pem", f"{url}/{path.name}", slot.device])]
     for program in ("sha256sum", "openssl dgst -sha256"):
         script = f'head -c "$1" "$2" | {program}'
         times.append(timed(["bash", "-c", script, "-", str(image.length), slot.device], image.digests[image.plain]))
