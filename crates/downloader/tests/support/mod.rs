@@ -225,6 +225,8 @@ pub struct Transfer {
     pub resume: Resume,
     pub staging: Staging,
     pub cancel: CancellationToken,
+    /// Canceled when so many bytes have come.
+    pub cancel_at: Option<u64>,
     pub progress: Vec<Progress>,
 }
 
@@ -242,6 +244,7 @@ impl Transfer {
             resume: Resume::default(),
             staging,
             cancel,
+            cancel_at: None,
             progress: Vec::new(),
         }
     }
@@ -253,13 +256,18 @@ impl Transfer {
     pub async fn fetch(&mut self, url: &str) -> Result<Fetched, Error> {
         let artifact = Artifact { url: SourceUrl::parse(url, false)?, digest: self.digest, size: self.size };
         let settings = Settings { limits: self.limits.clone(), ..Settings::default() };
-        let seen = &mut self.progress;
+        let (seen, cancel, cancel_at) = (&mut self.progress, &self.cancel, self.cancel_at);
         let fetched = Downloader::new(settings)
             .fetch(
                 &artifact,
                 &mut self.resume,
                 &mut self.staging,
-                &mut |progress| seen.push(progress),
+                &mut |progress: Progress| {
+                    if cancel_at.is_some_and(|at| at <= progress.received) {
+                        cancel.cancel();
+                    }
+                    seen.push(progress);
+                },
                 &self.cancel,
             )
             .await;
