@@ -28,6 +28,8 @@ use crate::{Digest, SinkError, VerifyError};
 const WINDOW: u64 = 8 << 20;
 /// Written before the kernel is nudged to start moving the pages out.
 const NUDGE: u64 = 1 << 20;
+/// Written whole: of a block device the kernel must first read a page that is written in part.
+const PAGE: u64 = 4096;
 /// Read back and hashed at a time: fits the processor's cache.
 const BLOCK: usize = 64 << 10;
 /// The queue between network and storage: 16 × 16 KiB.
@@ -88,7 +90,8 @@ impl Writeback {
 
         let (file, synced) = (Arc::clone(file), Arc::clone(&this.synced));
         let reader = Arc::clone(&file);
-        let writer = Writer { file, room, at: existing, synced: 0, nudged: existing, shown: synced };
+        let writer =
+            Writer { file, room, at: existing, tail: Vec::new(), synced: 0, nudged: existing, shown: synced };
         let stop = Arc::clone(&this.stop);
         this.spawn("artifact-write", move || {
             if let Err(e) = writer.run(bytes, &written, &stop) {
@@ -176,6 +179,8 @@ struct Writer {
     file: Arc<File>,
     room: u64,
     at: u64,
+    /// Not yet written: the beginning of a page, between two batches.
+    tail: Vec<u8>,
     synced: u64,
     nudged: u64,
     /// `synced`, for everybody.
@@ -195,13 +200,15 @@ impl Writer {
         let mut batch = Vec::with_capacity(QUEUE);
         while bytes.blocking_recv_many(&mut batch, QUEUE) > 0 && !stop.load(Ordering::Relaxed) {
             for bytes in batch.drain(..) {
-                let (needed, available) = (bytes.len() as u64, self.room.saturating_sub(self.at));
+                let end = self.at + self.tail.len() as u64;
+                let (needed, available) = (bytes.len() as u64, self.room.saturating_sub(end));
                 if needed > available {
                     return Err(SinkError::NoSpace { needed, available });
                 }
-                self.file.write_all_at(&bytes, self.at).map_err(|e| SinkError::storage(WRITE, e))?;
-                self.at += bytes.len() as u64;
+                self.tail.extend_from_slice(&bytes);
             }
+            let torn = (self.at + self.tail.len() as u64) % PAGE;
+            self.write(self.tail.len().saturating_sub(torn as usize))?;
             if self.at - self.nudged >= NUDGE {
                 // Dirty pages are not dropped, but Linux begins to write them out, so the sync is short.
                 drop_pages(&self.file, self.nudged, self.at);
@@ -211,10 +218,19 @@ impl Writer {
                 self.hand_over(written)?;
             }
         }
+        self.write(self.tail.len())?;
         if !stop.load(Ordering::Relaxed) {
             self.file.sync_all().map_err(|e| SinkError::storage(SYNC, e))?;
             self.hand_over(written)?;
         }
+        Ok(())
+    }
+
+    fn write(&mut self, length: usize) -> Result<(), SinkError> {
+        let bytes = self.tail.get(..length).unwrap_or_default();
+        self.file.write_all_at(bytes, self.at).map_err(|e| SinkError::storage(WRITE, e))?;
+        self.at += bytes.len() as u64;
+        self.tail.drain(..length);
         Ok(())
     }
 

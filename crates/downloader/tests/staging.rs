@@ -150,10 +150,10 @@ async fn a_staged_file_is_trusted_again_only_after_reading_it() {
 async fn what_is_checked_is_what_the_file_gives_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("artifact");
-    let data = noise(1000);
-    let mut staging = Staging::create(&path, sha256(&data), Some(1000)).unwrap();
+    let data = noise(8192);
+    let mut staging = Staging::create(&path, sha256(&data), Some(8192)).unwrap();
     fill(&mut staging, &data).await;
-    while fs::metadata(&path).unwrap().len() < 1000 {
+    while fs::metadata(&path).unwrap().len() < 8192 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // A bad block: all bytes went past correctly, and one is not what was written.
