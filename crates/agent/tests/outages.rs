@@ -162,7 +162,11 @@ fn the_step_timer_sees_a_device_that_died() {
     device.configure("report", "step_timeout_minutes = 5");
     device.start();
     cloud.create_job("reboot", &json!({"operation": "reboot", "delay": 600}));
-    cloud.wait_for("reboot", "IN_PROGRESS");
+    // The report of the wait arms the timer for as long as that is.
+    until("it to wait", || {
+        let details = &cloud.execution("reboot")["statusDetails"]["detailsMap"];
+        (details["phase"] == "waiting").then_some(())
+    });
     device.kill();
     // The delay and five minutes: not before.
     cloud.advance(14 * 60);
