@@ -166,7 +166,8 @@ impl<D: Device> Dispatcher<D> {
         self.end(result, context).await
     }
 
-    /// Finishes what a restart interrupted: `what` is `Activate`, `Confirm`, `Undo` or `RebootAgain`.
+    /// Finishes what a restart interrupted: `what` is `Activate`, `Confirm`, `Undo`,
+    /// `RebootAgain` or `AwaitReboot`.
     pub async fn finish(&mut self, what: AfterStart, context: &Context) -> Ended {
         let Some(entry) = self.entry.clone() else { return Ended::Halted(HaltKind::Cancel) };
         let entry = self.counted(entry);
