@@ -65,8 +65,7 @@ impl Grub {
             ask(&self.editenv, set.into_iter().chain(assignments)).await?;
         }
         let (env, copy, changed) = (self.env.clone(), self.copy.clone(), !changes.is_empty());
-        blocking(move || put(&env, changed.then_some(&copy)).map_err(DeviceError::storage("write", &env)))
-            .await
+        blocking(move || put(&env, &copy, changed).map_err(DeviceError::storage("write", &env))).await
     }
 
     fn refuse(&self, why: &str) -> DeviceError {
@@ -74,17 +73,20 @@ impl Grub {
     }
 }
 
-/// The bytes of `copy` over those of `env`. Synced also where there is nothing to write: whoever wrote what is there may
-/// not have lived to do it.
-fn put(env: &Path, copy: Option<&PathBuf>) -> io::Result<()> {
-    let Some(copy) = copy else { return File::open(env)?.sync_all() };
-    let bytes = read_bounded(copy)?;
-    let mut file = OpenOptions::new().write(true).open(env)?;
-    if file.metadata()?.len() != bytes.len() as u64 {
-        return Err(io::Error::other("grub-editenv has changed the length of the environment block"));
+/// The bytes of `copy` over those of `env`, if they `changed`. Where there is nothing to write it is synced, and the copy
+/// removed, all the same: whoever wrote what is there may not have lived to do it.
+fn put(env: &Path, copy: &Path, changed: bool) -> io::Result<()> {
+    if changed {
+        let bytes = read_bounded(copy)?;
+        let mut file = OpenOptions::new().write(true).open(env)?;
+        if file.metadata()?.len() != bytes.len() as u64 {
+            return Err(io::Error::other("grub-editenv has changed the length of the environment block"));
+        }
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+    } else {
+        File::open(env)?.sync_all()?;
     }
-    file.write_all(&bytes)?;
-    file.sync_all()?;
     remove_if_there(copy).map(drop)
 }
 
@@ -154,6 +156,10 @@ mod tests {
         let error = grub.mark_bad("B", "A").await.unwrap_err();
         assert!(error.to_string().contains("good=B, but slot A runs"), "{error}");
         assert_eq!(std::fs::metadata(&grub.env).unwrap().len(), 1024);
+        assert!(!grub.copy.exists());
+        // Killed after the block was written and before its copy was removed.
+        std::fs::copy(&grub.env, &grub.copy).unwrap();
+        grub.mark_good("B").await.unwrap();
         assert!(!grub.copy.exists());
     }
 
