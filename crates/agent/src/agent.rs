@@ -17,15 +17,18 @@ use dispatcher::{
     on_offer,
 };
 use downloader::Downloader;
-use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, StatusUpdate, Withdrawal};
+use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, Withdrawal};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
 use crate::deadline::Deadline;
+use crate::held::Held;
 use crate::history::{History, Settled};
+use crate::notify::Notify;
 use crate::pace::Pace;
 use crate::report;
+use crate::view::{self, Link};
 use crate::worker::{Work, Worker};
 
 /// With the 2 s that a command has to end, and the 2 s for a DISCONNECT beside it, a stop stays below 5 s.
@@ -48,20 +51,9 @@ struct Agent {
     connected: watch::Sender<bool>,
     fresh_document: mpsc::Receiver<oneshot::Sender<Value>>,
     waits_for_document: Option<oneshot::Sender<Value>>,
-}
-
-/// The execution that is ours at the moment.
-struct Held {
-    /// Absent for what was ordered on the device itself: nobody is owed a report.
-    key: Option<ExecutionKey>,
-    /// Absent for what a restart finishes from the journal alone.
-    operation: Option<Operation>,
-    /// How long its document lets it take, with all its waiting.
-    timeout: Option<Duration>,
-    /// While it runs: until when.
-    deadline: Option<Deadline>,
-    /// How it ended, once it has.
-    update: Option<StatusUpdate>,
+    /// What is seen of the link.
+    cloud: Link,
+    notify: Notify,
 }
 
 enum Input {
@@ -78,11 +70,14 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut agent = Agent::open(settings, tls).await?;
-    tracing::info!(thing = settings.connection.thing_name, version = env!("CARGO_PKG_VERSION"), "started");
+    let thing = &settings.connection.thing_name;
+    tracing::info!(name: "started", thing, version = env!("CARGO_PKG_VERSION"), "started");
     agent.take_up_what_a_restart_left().await?;
     tokio::pin!(stop);
+    agent.notify.ready();
     loop {
         agent.act().await;
+        agent.show();
         let input = tokio::select! {
             input = agent.next() => input,
             () = &mut stop => break,
@@ -130,6 +125,8 @@ impl Agent {
             connected,
             fresh_document,
             waits_for_document: None,
+            cloud: Link::Connecting,
+            notify: Notify::from_environment(Instant::now()),
         })
     }
 
@@ -142,7 +139,10 @@ impl Agent {
         match (next, key) {
             (AfterStart::Clean | AfterStart::AskCloud, None) => host.abandon().await,
             (AfterStart::Clean | AfterStart::AskCloud, Some(_)) => {
-                tracing::info!(job = name, "an execution was interrupted, the cloud says whether it goes on");
+                tracing::info!(
+                    job_id = name,
+                    "an execution was interrupted, the cloud says whether it goes on"
+                );
             }
             (AfterStart::Report(outcome), Some(key)) => {
                 host.conclude(outcome.clone()).await;
@@ -150,11 +150,11 @@ impl Agent {
                 self.report(&outcome);
             }
             (AfterStart::Report(outcome), None) => {
-                ended_here(&outcome);
+                Held::new(None).log_end(&outcome);
                 host.abandon().await;
             }
             (what, key) => {
-                tracing::info!(job = name, ?what, "what was interrupted goes on");
+                tracing::info!(job_id = name, ?what, "what was interrupted goes on");
                 self.hold(key);
                 self.start(Work::Finish(what));
             }
@@ -165,8 +165,8 @@ impl Agent {
     /// The next thing that happens. Cancel-safe.
     async fn next(&mut self) -> Input {
         let operation = self.held.as_ref().and_then(|held| held.deadline.as_ref()).and_then(Deadline::due);
-        let due =
-            [self.session.deadline(), self.pace.due(Instant::now()), operation].into_iter().flatten().min();
+        let due = [self.session.deadline(), self.pace.due(Instant::now()), operation, self.notify.due()];
+        let due = due.into_iter().flatten().min();
         let time = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -186,12 +186,15 @@ impl Agent {
         let now = Instant::now();
         match input {
             Input::Link(Event::Connected) => {
-                tracing::info!("connected");
+                tracing::info!(name: "connected", "connected");
+                self.cloud.connected(now);
                 self.connected.send_replace(true);
                 self.session.connected(now);
             }
             Input::Link(Event::Disconnected { cause, retry_in }) => {
-                tracing::warn!(%cause, retry_in_s = retry_in.as_secs_f32(), "not connected");
+                let retry_in_s = retry_in.as_secs_f32();
+                tracing::warn!(name: "not-connected", %cause, retry_in_s, "not connected");
+                self.cloud.lost(now, cause.to_string(), retry_in);
                 self.connected.send_replace(false);
                 self.session.disconnected(now);
             }
@@ -211,6 +214,16 @@ impl Agent {
                 self.session.tick(now);
             }
         }
+    }
+
+    /// What there is to see now, for whoever looks at the service.
+    fn show(&mut self) {
+        self.notify.turned(Instant::now(), self.link.answers());
+        // Before it runs and after it has ended, the progress is that of what ran before.
+        let runs = self.worker.halt().is_some();
+        let progress = if runs { *self.progress.borrow() } else { Progress::phase("starting") };
+        let work = self.held.as_ref().map(|held| held.work(progress));
+        self.notify.status(|| view::line(&self.cloud, work.as_ref()));
     }
 
     /// Does what the session asks for, until it asks for nothing more.
@@ -254,8 +267,8 @@ impl Agent {
             if self.held.as_ref().is_some_and(|held| held.key.as_ref() == Some(&key)) {
                 self.session.resume(now, &execution);
                 // How it goes on is reported like the rest of it.
-                if let Ok(parsed) = understand(&execution, &self.rules) {
-                    self.understood(parsed);
+                if let (Ok(parsed), Some(held)) = (understand(&execution, &self.rules), &mut self.held) {
+                    held.understood(parsed);
                     self.pace.changed();
                 }
             } else {
@@ -268,10 +281,10 @@ impl Agent {
         let id = report::id(&key);
         let decision = on_offer(host.entry(), &id, in_progress, rebooted_from, &self.boot_id);
         if host.entry().is_some_and(|entry| entry.execution != id) {
-            tracing::warn!(job = %key.job_id, "the interrupted execution is not pending any more, this one is");
+            tracing::warn!(job_id = %key.job_id, "the interrupted execution is not pending any more, this one is");
             host.abandon().await;
         }
-        tracing::info!(job = %key.job_id, execution = key.execution_number, ?decision, "offered");
+        tracing::info!(job_id = %key.job_id, execution = key.execution_number, ?decision, "offered");
         let accepted = host.accept(&id);
         self.hold(Some(key));
         let outcome = match (decision, accepted) {
@@ -284,7 +297,9 @@ impl Agent {
                 Err(outcome) => outcome,
                 Ok(parsed) => {
                     let starting = report::starting(&parsed.operation, &self.boot_id, self.step_timeout);
-                    self.understood(parsed);
+                    if let Some(held) = &mut self.held {
+                        held.understood(parsed);
+                    }
                     if decision == OnOffer::Continue {
                         self.session.resume(now, &execution);
                         self.begun();
@@ -304,8 +319,10 @@ impl Agent {
     }
 
     fn begun(&mut self) {
-        if let Some(operation) = self.held.as_ref().and_then(|held| held.operation.clone()) {
-            tracing::info!(operation = operation.name(), "begun");
+        if let Some(held) = &self.held
+            && let Some(operation) = held.operation.clone()
+        {
+            held.span().in_scope(|| tracing::info!(name: "job-begun", operation = operation.name(), "begun"));
             self.start(Work::Run(operation));
         }
     }
@@ -314,12 +331,12 @@ impl Agent {
         if let Some(held) = &mut self.held {
             let limit = held.timeout.unwrap_or(self.operation_timeout);
             held.deadline = Some(Deadline::new(Instant::now(), limit, self.step_timeout));
+            self.worker.start(work, held.span());
         }
-        self.worker.start(work);
     }
 
     fn hold(&mut self, key: Option<ExecutionKey>) {
-        self.held = Some(Held { key, operation: None, timeout: None, deadline: None, update: None });
+        self.held = Some(Held::new(key));
     }
 
     /// An update has armed the cloud's step timer.
@@ -333,8 +350,11 @@ impl Agent {
 
     /// What it waits for at a known time is not its own doing. What its document says counts all the same.
     fn mind_the_wait(&mut self, now: Instant) {
-        let waits = self.progress.borrow().wait.is_some_and(|wait| wait.lasts.is_some());
-        if let Some(Held { timeout: None, deadline: Some(deadline), .. }) = &mut self.held {
+        let progress = *self.progress.borrow();
+        let Some(held) = &mut self.held else { return };
+        held.log_phase(&progress);
+        let waits = progress.wait.is_some_and(|wait| wait.lasts.is_some());
+        if let Held { timeout: None, deadline: Some(deadline), .. } = held {
             deadline.pause(now, waits);
         }
     }
@@ -359,12 +379,6 @@ impl Agent {
         }
     }
 
-    fn understood(&mut self, parsed: Parsed) {
-        let Some(held) = &mut self.held else { return };
-        held.timeout = parsed.timeout;
-        held.operation = Some(parsed.operation);
-    }
-
     async fn ended(&mut self, ended: Ended) {
         self.pace.reset();
         self.waits_for_document = None;
@@ -381,7 +395,7 @@ impl Agent {
             }
             ended => {
                 if let (Ended::Outcome(outcome), Some(host)) = (ended, self.worker.idle()) {
-                    ended_here(&outcome);
+                    Held::new(None).log_end(&outcome);
                     host.settled();
                 }
                 self.held = None;
@@ -394,12 +408,10 @@ impl Agent {
 
     /// The outcome is in the journal. From here on it is owed, until the session says that it is settled.
     fn report(&mut self, outcome: &Outcome) {
-        let Some(Held { key: Some(key), update: owed, .. }) = &mut self.held else { return };
+        let Some(held) = &mut self.held else { return };
+        held.log_end(outcome);
+        let Held { key: Some(key), update: owed, .. } = held else { return };
         let update = report::terminal(outcome);
-        tracing::info!(
-            job = %key.job_id, verdict = ?outcome.verdict, reason = outcome.reason, message = outcome.message,
-            "ended"
-        );
         *owed = Some(update.clone());
         self.session.finish(Instant::now(), key, None, update);
     }
@@ -458,7 +470,8 @@ impl Agent {
 
     /// Everything is in the journal; this only shortens what the next start has to do.
     async fn stop(mut self) {
-        tracing::info!("stopping");
+        tracing::info!(name: "stopping", "stopping");
+        self.notify.stopping();
         if let Some(halt) = self.worker.halt() {
             halt.stop();
         }
@@ -478,17 +491,12 @@ impl Agent {
     }
 }
 
-/// Ordered on the device itself: the log is all that hears of it.
-fn ended_here(outcome: &Outcome) {
-    tracing::info!(verdict = ?outcome.verdict, reason = outcome.reason, message = outcome.message, "ended");
-}
-
 /// A document is understood here, or ends here. Nothing on the device has changed.
 fn understand(execution: &JobExecution, rules: &Rules) -> Result<Parsed, Outcome> {
     let parsed = Operation::parse(execution.document.as_ref().unwrap_or(&Value::Null), rules);
     let parsed = parsed.map_err(|error| Outcome::from(&error))?;
     for warning in &parsed.warnings {
-        tracing::warn!(job = %execution.job_id, "{warning}");
+        tracing::warn!(job_id = %execution.job_id, "{warning}");
     }
     Ok(parsed)
 }

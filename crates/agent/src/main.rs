@@ -5,12 +5,16 @@ mod cli; // what can be typed
 mod config; // fleethand.toml, checked once at the start
 mod deadline; // how long an operation may still take
 mod dry_run; // what a job would do, in words
+mod held; // the execution that is ours
 mod history; // what was settled, so that nothing is done twice
 mod install; // the same without a cloud: from a file on this machine
+mod journald; // log lines with fields
 mod lock; // one agent for one state directory
 mod logging; // for a person, for journald, or as JSON
+mod notify; // what systemd is told
 mod pace; // how often progress may be reported
 mod report; // an outcome in AWS's terms
+mod view; // what there is to see of all that
 mod worker; // one operation at a time, beside the loop
 
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use device::{Halt, HostDevice};
 use dispatcher::{AfterStart, Context, Dispatcher, Ended, Operation, Progress};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument, Span};
 
 pub type Host = Dispatcher<HostDevice>;
 
@@ -62,7 +63,8 @@ impl Worker {
     }
 
     /// Begins, if nothing runs: one operation at a time is kept here, and not by the care of callers.
-    pub fn start(&mut self, work: Work) {
+    /// What it logs is said inside `span`.
+    pub fn start(&mut self, work: Work, span: Span) {
         self.state = match std::mem::replace(&mut self.state, State::Between) {
             State::Idle(mut host) => {
                 let halt = Halt::default();
@@ -72,14 +74,14 @@ impl Worker {
                     connected: self.connected.clone(),
                     halt: halt.clone(),
                 };
-                let running = Box::pin(async move {
+                let work = async move {
                     let ended = match work {
                         Work::Run(operation) => host.run(&operation, &context).await,
                         Work::Finish(what) => host.finish(what, &context).await,
                     };
                     (host, ended)
-                });
-                State::Busy { running, halt }
+                };
+                State::Busy { running: Box::pin(work.instrument(span)), halt }
             }
             busy => {
                 tracing::error!("work was to be started beside other work, and was not");

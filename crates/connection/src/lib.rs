@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 pub use cause::{DisconnectCause, Step};
 
@@ -27,6 +28,8 @@ pub const MAX_TOPIC: usize = 256;
 
 /// Both queues are short, because their length times [`MAX_PAYLOAD`] is the memory a hostile peer can occupy.
 const QUEUE: usize = 16;
+/// How late the task may be on a machine that has much else to do.
+const LATE: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -86,6 +89,7 @@ pub struct Connection {
     events: mpsc::Receiver<Event>,
     outgoing: mpsc::Sender<Outgoing>,
     connected: Arc<AtomicBool>,
+    turns_by: watch::Receiver<Instant>,
     task: JoinHandle<()>,
 }
 
@@ -102,9 +106,10 @@ impl Connection {
         let (events_in, events) = mpsc::channel(QUEUE);
         let (outgoing, outgoing_out) = mpsc::channel(QUEUE);
         let connected = Arc::new(AtomicBool::new(false));
-        let link = link::Link::new(settings, events_in, outgoing_out, Arc::clone(&connected));
+        let (promise, turns_by) = watch::channel(Instant::now());
+        let link = link::Link::new(settings, events_in, outgoing_out, Arc::clone(&connected), promise);
         let task = tokio::spawn(link.run());
-        Self { events, outgoing, connected, task }
+        Self { events, outgoing, connected, turns_by, task }
     }
 
     /// The next thing that happened. Cancel-safe. While nobody asks, the link reads no further: memory stays bounded.
@@ -114,6 +119,11 @@ impl Connection {
             // The task ends when this receiver is closed, and not before.
             None => std::future::pending().await,
         }
+    }
+
+    /// Does the task behind this still turn? It says, before each wait, how long that can last at most.
+    pub fn answers(&self) -> bool {
+        Instant::now() < *self.turns_by.borrow() + LATE
     }
 
     /// Hands a message to the link, QoS 0; never blocks. `Ok` means accepted, not delivered: only an answer proves that.

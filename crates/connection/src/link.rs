@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::{SinkExt, StreamExt};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{Packet, PubAck, Publish};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
@@ -23,6 +23,7 @@ pub(crate) struct Link {
     events: mpsc::Sender<Event>,
     outgoing: mpsc::Receiver<Outgoing>,
     connected: Arc<AtomicBool>,
+    turns_by: watch::Sender<Instant>,
     backoff: Backoff,
     short_lives: u32,
 }
@@ -36,9 +37,10 @@ impl Link {
         events: mpsc::Sender<Event>,
         outgoing: mpsc::Receiver<Outgoing>,
         connected: Arc<AtomicBool>,
+        turns_by: watch::Sender<Instant>,
     ) -> Self {
         let backoff = Backoff::new(settings.reconnect_min, settings.reconnect_max, settings.seed);
-        Self { settings, events, outgoing, connected, backoff, short_lives: 0 }
+        Self { settings, events, outgoing, connected, turns_by, backoff, short_lives: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -48,6 +50,7 @@ impl Link {
             if self.events.send(Event::Disconnected { cause, retry_in }).await.is_err() {
                 return;
             }
+            self.turns_by.send_replace(Instant::now() + retry_in);
             tokio::select! {
                 () = sleep(retry_in) => {}
                 () = self.events.closed() => return,
@@ -57,6 +60,7 @@ impl Link {
 
     /// One link from CONNECT to its end.
     async fn live_once(&mut self) -> Result<DisconnectCause, Stopped> {
+        self.turns_by.send_replace(Instant::now() + self.settings.connect_timeout);
         let connecting = tokio::select! {
             result = handshake::connect(&self.settings) => result,
             () = self.events.closed() => return Err(Stopped),
@@ -87,6 +91,7 @@ impl Link {
         self.events.send(Event::Connected).await.map_err(|_| Stopped)?;
         loop {
             let (due, beat) = pulse.next();
+            self.turns_by.send_replace(pulse.dead_at());
             let packet = tokio::select! {
                 () = self.events.closed() => return Err(Stopped),
                 Some(message) = self.outgoing.recv() => message.into_packet(),

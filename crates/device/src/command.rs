@@ -164,6 +164,10 @@ fn start(spec: &CommandSpec, environment: &[(&str, &str)], group: &Group) -> std
     command
         .args(&spec.arguments)
         .envs(environment.iter().copied())
+        // systemd's words to the agent: a program that takes them for its own would speak in the agent's name.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

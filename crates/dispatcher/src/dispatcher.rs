@@ -38,7 +38,7 @@ impl Context {
             before.is_none_or(|before| !before.tells_as_much_as(&wait))
         });
         if news {
-            tracing::info!(until = %wait.until, "waiting");
+            tracing::info!(phase = "waiting", until = %wait.until, "waiting");
         }
     }
 
@@ -303,7 +303,8 @@ impl<D: Device> Dispatcher<D> {
     /// operation ends with: `outcome`, and what of the rollback failed.
     pub(crate) async fn undo(&mut self, change: Change, outcome: Outcome, context: &Context) -> Failure {
         context.report(Progress::phase("rolling-back"));
-        tracing::warn!(target = %change.target, reason = outcome.reason, message = outcome.message, "rolling back");
+        let Outcome { reason, message: detail, .. } = &outcome;
+        tracing::warn!(name: "rolling-back", target = %change.target, reason, detail, "rolling back");
         if let Err(error) = self.save(Phase::RollingBack { change: change.clone(), outcome: outcome.clone() })
         {
             tracing::error!(%error, "the rollback is not in the journal");

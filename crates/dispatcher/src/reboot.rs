@@ -75,7 +75,7 @@ impl<D: Device> Dispatcher<D> {
             return error.into();
         }
         context.report(Progress::phase("rebooting"));
-        tracing::info!(attempts, "rebooting");
+        tracing::info!(name: "rebooting", attempts, "rebooting");
         // What undoes a withdrawn execution is not to be stopped by the same withdrawal.
         let undoes = matches!(then, Then::Report { .. });
         let own = Halt::default();

@@ -150,6 +150,16 @@ pub enum UpdateStatus {
 }
 
 impl UpdateStatus {
+    /// As the service writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InProgress => "IN_PROGRESS",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Rejected => "REJECTED",
+        }
+    }
+
     pub fn is_terminal(self) -> bool {
         self != Self::InProgress
     }

@@ -50,7 +50,7 @@ impl Session {
         if let Some(withdrawal) = ended(rejection) {
             return self.withdraw(now, withdrawal);
         }
-        tracing::warn!(code = %rejection.code, message = %brief(&rejection.message), "progress was rejected");
+        tracing::warn!(code = %rejection.code, detail = %brief(&rejection.message), "progress was rejected");
         let Some(held) = &mut self.held else { return };
         if let Some(state) = &rejection.execution_state {
             held.version = Some(state.version_number);

@@ -1,0 +1,86 @@
+//! The execution that is ours at the moment.
+
+use std::time::Duration;
+
+use dispatcher::{Operation, Outcome, Parsed, Progress, Verdict};
+use jobs::{ExecutionKey, StatusUpdate};
+
+use crate::deadline::Deadline;
+use crate::view::{Stage, Work};
+
+pub struct Held {
+    /// Absent for what was ordered on the device itself: nobody is owed a report.
+    pub key: Option<ExecutionKey>,
+    /// Absent for what a restart finishes from the journal alone.
+    pub operation: Option<Operation>,
+    /// How long its document lets it take, with all its waiting.
+    pub timeout: Option<Duration>,
+    /// While it runs: until when.
+    pub deadline: Option<Deadline>,
+    /// How it ended, once it has.
+    pub update: Option<StatusUpdate>,
+    /// What the log was told last.
+    phase: &'static str,
+}
+
+impl Held {
+    pub fn new(key: Option<ExecutionKey>) -> Self {
+        Self { key, operation: None, timeout: None, deadline: None, update: None, phase: "starting" }
+    }
+
+    pub fn understood(&mut self, parsed: Parsed) {
+        self.timeout = parsed.timeout;
+        self.operation = Some(parsed.operation);
+    }
+
+    pub fn work(&self, progress: Progress) -> Work {
+        let ended = self.update.as_ref().map(|update| Stage::Ended(update.status.name()));
+        Work {
+            job_id: self.key.as_ref().map(|key| key.job_id.as_str().to_owned()),
+            stage: ended.unwrap_or(Stage::Runs(progress)),
+        }
+    }
+
+    /// Around everything that is logged while it runs.
+    pub fn span(&self) -> tracing::Span {
+        let (job_id, execution) = names(self.key.as_ref());
+        tracing::error_span!("job", job_id, execution, version = self.version())
+    }
+
+    /// A wait says for itself until when it is.
+    pub fn log_phase(&mut self, progress: &Progress) {
+        let before = std::mem::replace(&mut self.phase, progress.phase);
+        if before != progress.phase && progress.wait.is_none() {
+            self.span().in_scope(|| tracing::info!(phase = progress.phase, "goes on"));
+        }
+    }
+
+    /// Of the firmware that it installs.
+    fn version(&self) -> Option<&str> {
+        match &self.operation {
+            Some(Operation::UpdateFirmware(update)) => Some(&update.version),
+            _ => None,
+        }
+    }
+
+    pub fn log_end(&self, outcome: &Outcome) {
+        let (job_id, execution) = names(self.key.as_ref());
+        let version = self.version();
+        let Outcome { verdict, reason, message: detail } = outcome;
+        match verdict {
+            Verdict::Succeeded => {
+                tracing::info!(name: "job-succeeded", job_id, execution, version, ?verdict, reason, detail, "ended");
+            }
+            Verdict::Failed => {
+                tracing::warn!(name: "job-failed", job_id, execution, version, ?verdict, reason, detail, "ended");
+            }
+            Verdict::Rejected => {
+                tracing::warn!(name: "job-rejected", job_id, execution, version, ?verdict, reason, detail, "ended");
+            }
+        }
+    }
+}
+
+fn names(key: Option<&ExecutionKey>) -> (Option<&str>, Option<u64>) {
+    (key.map(|key| key.job_id.as_str()), key.map(|key| key.execution_number))
+}
