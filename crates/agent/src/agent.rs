@@ -25,6 +25,7 @@ use crate::config::Settings;
 use crate::deadline::Deadline;
 use crate::held::Held;
 use crate::history::{History, Settled};
+use crate::meter::Meter;
 use crate::notify::Notify;
 use crate::pace::Pace;
 use crate::report;
@@ -40,6 +41,7 @@ struct Agent {
     rules: Rules,
     worker: Worker,
     history: History,
+    meter: Meter,
     pace: Pace,
     step_timeout: Option<Duration>,
     operation_timeout: Duration,
@@ -114,6 +116,7 @@ impl Agent {
             rules: settings.rules(),
             worker: Worker::new(host, progress_sender, fresh_sender, connection),
             history,
+            meter: Meter::open(state_directory),
             // Half of it: one report may get lost.
             pace: Pace::new(settings.progress_interval, settings.step_timeout.unwrap_or_default() / 2),
             step_timeout: settings.step_timeout,
@@ -455,11 +458,13 @@ impl Agent {
         if let Some(host) = self.worker.idle() {
             host.settled();
         }
+        self.meter.add(&self.link.take_tally());
     }
 
     /// The cloud has nothing for us: what was interrupted before anything changed was withdrawn meanwhile.
     async fn nothing_is_pending(&mut self) {
         tracing::debug!("nothing is pending");
+        self.meter.add(&self.link.take_tally());
         let Some(host) = self.worker.idle() else { return };
         let interrupted = host.entry().is_some_and(|entry| !matches!(entry.phase, Phase::Reporting { .. }));
         if interrupted && self.held.is_none() {
@@ -481,8 +486,9 @@ impl Agent {
             }
         };
         let both = async { tokio::join!(worker, self.link.stop()) };
-        if tokio::time::timeout(STOP, both).await.is_err() {
-            tracing::warn!("stopped in the middle of something: the next start goes on");
+        match tokio::time::timeout(STOP, both).await {
+            Ok(((), tally)) => self.meter.add(&tally),
+            Err(_) => tracing::warn!("stopped in the middle of something: the next start goes on"),
         }
         // Also where work had not begun.
         if let Some(host) = self.worker.idle() {

@@ -233,7 +233,7 @@ fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
         stable_after: table.seconds("stable_after_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(20)),
         poll_interval: table
             .seconds("poll_interval_seconds", 10..=7 * DAY)?
-            .unwrap_or(Duration::from_secs(3600)),
+            .unwrap_or(Duration::from_secs(DAY)),
     };
     if settings.reconnect_max < settings.reconnect_min {
         return Err(table.unusable("reconnect_max_seconds", "expected at least reconnect_min_seconds"));

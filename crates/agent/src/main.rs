@@ -11,6 +11,7 @@ mod install; // the same without a cloud: from a file on this machine
 mod journald; // log lines with fields
 mod lock; // one agent for one state directory
 mod logging; // for a person, for journald, or as JSON
+mod meter; // what it costs, month by month
 mod notify; // what systemd is told
 mod pace; // how often progress may be reported
 mod report; // an outcome in AWS's terms

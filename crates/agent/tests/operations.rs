@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use support::cloud::{arn, aws_done};
-use support::{Device, Operator, THING, cloud_with_bucket, exists, firmware_document, sha256};
+use support::{Device, Operator, THING, cloud_with_bucket, exists, firmware_document, meters_agree, sha256};
 
 fn bytes(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8 ^ seed).collect()
@@ -55,6 +55,7 @@ fn firmware_ordered_with_the_aws_cli() {
     cloud.outcome("fw-2-repair").is("SUCCEEDED", "installed");
     assert_eq!(device.read("firmware.bin"), new);
     assert!(!device.log().contains("X-Amz"), "a presigned query in the log");
+    meters_agree(&cloud, &device, None);
 }
 
 #[test]
@@ -257,6 +258,7 @@ fn progress_is_reported_at_its_pace() {
     assert_eq!(execution["statusDetails"]["detailsMap"]["phase"], "downloading");
     let ended = cloud.outcome("slow");
     ended.is("SUCCEEDED", "installed");
+    meters_agree(&cloud, &device, None);
     // Created, IN_PROGRESS, at most one report a second of some four, SUCCEEDED.
     let version = ended.execution["versionNumber"].as_u64().unwrap();
     assert!((4..=10).contains(&version), "{version}");

@@ -60,7 +60,7 @@ fn an_image_is_booted_on_trial_and_kept_and_the_next_one_goes_into_the_other_slo
     support::until("the journal to be empty", || {
         (!support::exists(&device.path("state/journal.json"))).then_some(())
     });
-    assert_eq!(device.names_in("state"), ["history.json", "installed.json"]);
+    assert_eq!(device.names_in("state"), ["history.json", "installed.json", "meter.json"]);
 }
 
 #[test]

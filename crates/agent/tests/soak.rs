@@ -42,7 +42,7 @@ const DEVICE: [&str; 15] = [
     "root-ca.pem",
     "state",
 ];
-const STATE: [&str; 2] = ["history.json", "installed.json"];
+const STATE: [&str; 3] = ["history.json", "installed.json", "meter.json"];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {

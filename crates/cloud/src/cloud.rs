@@ -165,6 +165,11 @@ impl Cloud {
         refused + self.faults.clear(id)
     }
 
+    /// What AWS would bill each client for.
+    pub(crate) fn metered(&self) -> Value {
+        self.broker.metered()
+    }
+
     pub(crate) fn messages_since(&self, after: u64) -> String {
         locked(&self.messages).since(after)
     }

@@ -4,33 +4,32 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{Codec, Connect, ConnectReturnCode, Packet, Subscribe, SubscribeFilter, SubscribeReasonCode};
+use rumqttc::{Connect, ConnectReturnCode, Packet, Subscribe, SubscribeFilter, SubscribeReasonCode};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::codec::Framed;
 
-use crate::link::{receive, send};
+use crate::metered::Metered;
+use crate::session::Session;
 use crate::{DisconnectCause, Settings, Step};
 
-pub(crate) type Session = Framed<TlsStream<TcpStream>, Codec>;
-
-/// 128 KiB of payload, a topic and headers; whoever announces more is cut off before it is read.
-const MAX_PACKET: usize = 146 * 1024;
 /// More filters in one SUBSCRIBE close the connection at AWS.
 const FILTERS_PER_SUBSCRIBE: usize = 8;
 
-pub(crate) async fn connect(settings: &Settings) -> Result<Session, DisconnectCause> {
+pub(crate) async fn connect(settings: &Settings, metered: &Metered) -> Result<Session, DisconnectCause> {
     let mut step = Step::Resolving;
-    match timeout(settings.connect_timeout, establish(settings, &mut step)).await {
+    match timeout(settings.connect_timeout, establish(settings, metered, &mut step)).await {
         Ok(result) => result.map_err(|cause| cause.while_at(step, &settings.client_id)),
         Err(_) => Err(DisconnectCause::ConnectTimeout { step, after: settings.connect_timeout }),
     }
 }
 
-async fn establish(settings: &Settings, step: &mut Step) -> Result<Session, DisconnectCause> {
+async fn establish(
+    settings: &Settings,
+    metered: &Metered,
+    step: &mut Step,
+) -> Result<Session, DisconnectCause> {
     let host = settings.endpoint.as_str();
     let server_name = ServerName::try_from(host.to_owned())
         .map_err(|_| DisconnectCause::InvalidEndpoint(host.to_owned()))?;
@@ -49,8 +48,7 @@ async fn establish(settings: &Settings, step: &mut Step) -> Result<Session, Disc
         .connect(server_name, tcp)
         .await
         .map_err(DisconnectCause::from_io)?;
-    let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
-    let mut session = Framed::new(tls, codec);
+    let mut session = Session::new(tls, metered.clone());
 
     *step = Step::Connack;
     introduce(&mut session, settings).await?;
@@ -82,8 +80,8 @@ async fn introduce(session: &mut Session, settings: &Settings) -> Result<(), Dis
     let mut connect = Connect::new(&settings.client_id);
     connect.clean_session = true;
     connect.keep_alive = u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX);
-    send(session, Packet::Connect(connect)).await?;
-    match receive(session).await? {
+    session.send(Packet::Connect(connect)).await?;
+    match session.receive().await? {
         Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success => Ok(()),
         Packet::ConnAck(ack) => Err(DisconnectCause::from_connack(ack.code, &settings.client_id)),
         other => Err(unexpected(&other, "CONNACK")),
@@ -95,9 +93,9 @@ async fn subscribe(session: &mut Session, filters: &[String], id: u16) -> Result
         filters.iter().map(|filter| SubscribeFilter { path: filter.clone(), qos: QoS::AtMostOnce }),
     );
     packet.pkid = id;
-    send(session, Packet::Subscribe(packet)).await?;
+    session.send(Packet::Subscribe(packet)).await?;
     let ack = loop {
-        match receive(session).await? {
+        match session.receive().await? {
             Packet::SubAck(ack) => break ack,
             // A message may overtake the SUBACK. Whoever listens asks again after `Connected`, so nothing is lost.
             Packet::Publish(_) => {}

@@ -7,7 +7,9 @@ mod backoff;
 mod cause;
 mod handshake;
 mod link;
+mod metered;
 mod pulse;
+mod session;
 pub mod tls;
 
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use meter::Tally;
+use metered::Metered;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -90,6 +94,7 @@ pub struct Connection {
     outgoing: mpsc::Sender<Outgoing>,
     connected: Arc<AtomicBool>,
     turns_by: watch::Receiver<Instant>,
+    metered: Metered,
     task: JoinHandle<()>,
 }
 
@@ -107,9 +112,12 @@ impl Connection {
         let (outgoing, outgoing_out) = mpsc::channel(QUEUE);
         let connected = Arc::new(AtomicBool::new(false));
         let (promise, turns_by) = watch::channel(Instant::now());
-        let link = link::Link::new(settings, events_in, outgoing_out, Arc::clone(&connected), promise);
+        let metered = Metered::default();
+        let connected_too = Arc::clone(&connected);
+        let link =
+            link::Link::new(settings, events_in, outgoing_out, connected_too, promise, metered.clone());
         let task = tokio::spawn(link.run());
-        Self { events, outgoing, connected, turns_by, task }
+        Self { events, outgoing, connected, turns_by, metered, task }
     }
 
     /// The next thing that happened. Cancel-safe. While nobody asks, the link reads no further: memory stays bounded.
@@ -147,12 +155,18 @@ impl Connection {
         })
     }
 
-    /// What was accepted is sent, then DISCONNECT; at most 2 s.
-    pub async fn stop(mut self) {
+    /// What was sent and received since it was asked last, as AWS meters it.
+    pub fn take_tally(&self) -> Tally {
+        self.metered.take()
+    }
+
+    /// What was accepted is sent, then DISCONNECT; at most 2 s. What was metered until the end is returned.
+    pub async fn stop(mut self) -> Tally {
         self.events.close();
         let abort = self.task.abort_handle();
         if tokio::time::timeout(STOP_TIMEOUT, self.task).await.is_err() {
             abort.abort();
         }
+        self.metered.take()
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{SinkExt, StreamExt};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{Packet, PubAck, Publish};
 use tokio::sync::{mpsc, watch};
@@ -11,8 +10,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
 use crate::backoff::Backoff;
-use crate::handshake::{self, Session, unexpected};
+use crate::handshake::{self, unexpected};
+use crate::metered::Metered;
 use crate::pulse::{Beat, Pulse};
+use crate::session::Session;
 use crate::{DisconnectCause, Event, Outgoing, STOP_TIMEOUT, Settings};
 
 /// So many short lives in a row are no accident.
@@ -24,6 +25,7 @@ pub(crate) struct Link {
     outgoing: mpsc::Receiver<Outgoing>,
     connected: Arc<AtomicBool>,
     turns_by: watch::Sender<Instant>,
+    metered: Metered,
     backoff: Backoff,
     short_lives: u32,
 }
@@ -38,9 +40,10 @@ impl Link {
         outgoing: mpsc::Receiver<Outgoing>,
         connected: Arc<AtomicBool>,
         turns_by: watch::Sender<Instant>,
+        metered: Metered,
     ) -> Self {
         let backoff = Backoff::new(settings.reconnect_min, settings.reconnect_max, settings.seed);
-        Self { settings, events, outgoing, connected, turns_by, backoff, short_lives: 0 }
+        Self { settings, events, outgoing, connected, turns_by, metered, backoff, short_lives: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -62,7 +65,7 @@ impl Link {
     async fn live_once(&mut self) -> Result<DisconnectCause, Stopped> {
         self.turns_by.send_replace(Instant::now() + self.settings.connect_timeout);
         let connecting = tokio::select! {
-            result = handshake::connect(&self.settings) => result,
+            result = handshake::connect(&self.settings, &self.metered) => result,
             () = self.events.closed() => return Err(Stopped),
         };
         let mut session = match connecting {
@@ -95,7 +98,7 @@ impl Link {
             let packet = tokio::select! {
                 () = self.events.closed() => return Err(Stopped),
                 Some(message) = self.outgoing.recv() => message.into_packet(),
-                received = receive(session) => match received {
+                received = session.receive() => match received {
                     Ok(packet) => {
                         let reply = match self.take_in(packet).await? {
                             Ok(reply) => reply,
@@ -116,7 +119,7 @@ impl Link {
                 },
             };
             let is_ping = packet == Packet::PingReq;
-            match timeout_at(pulse.dead_at(), send(session, packet)).await {
+            match timeout_at(pulse.dead_at(), session.send(packet)).await {
                 Ok(Ok(())) if is_ping => pulse.pinged(Instant::now()),
                 Ok(Ok(())) => pulse.sent(Instant::now()),
                 Ok(Err(cause)) => return Ok(cause),
@@ -164,31 +167,18 @@ impl Link {
 
     async fn say_goodbye(&mut self, session: &mut Session) {
         while let Ok(message) = self.outgoing.try_recv() {
-            if send(session, message.into_packet()).await.is_err() {
+            if session.send(message.into_packet()).await.is_err() {
                 return;
             }
         }
         // Without DISCONNECT the cloud would report a lost device; if it fails, that is what it is.
-        let _ = send(session, Packet::Disconnect).await;
-        let _ = session.close().await;
+        let _ = session.send(Packet::Disconnect).await;
+        session.close().await;
     }
 }
 
 impl Outgoing {
     fn into_packet(self) -> Packet {
         Packet::Publish(Publish::new(self.topic, QoS::AtMostOnce, self.payload))
-    }
-}
-
-pub(crate) async fn send(session: &mut Session, packet: Packet) -> Result<(), DisconnectCause> {
-    session.send(packet).await.map_err(DisconnectCause::from_codec)
-}
-
-/// Cancel-safe: what has come in of a packet stays in the session.
-pub(crate) async fn receive(session: &mut Session) -> Result<Packet, DisconnectCause> {
-    match session.next().await {
-        Some(Ok(packet)) => Ok(packet),
-        Some(Err(error)) => Err(DisconnectCause::from_codec(error)),
-        None => Err(DisconnectCause::Closed),
     }
 }

@@ -8,7 +8,7 @@ use ::release::{AgentVersion, Kind, Timestamp};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::schema::SCHEMA;
-use crate::{keygen, lint, release, sign};
+use crate::{cost, keygen, lint, release, sign};
 
 /// Keys, signed releases and job documents for fleethand
 ///
@@ -32,6 +32,29 @@ enum Command {
     Lint(Lint),
     /// Print the JSON Schema of job documents
     Schema,
+    /// Print what a month of a fleet's messages costs at AWS IoT Core
+    Cost(Cost),
+}
+
+#[derive(Args)]
+pub struct Cost {
+    #[arg(long, value_name = "N")]
+    pub devices: u64,
+    /// Of each device
+    #[arg(long, value_name = "M")]
+    pub jobs_per_month: u64,
+    /// Of each job, beside the first and the last status
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub progress_reports: u64,
+    /// Of each device
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub reconnects_per_month: u64,
+    /// How often each idle device asks whether it missed a job ([connection] poll_interval_seconds)
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub asks_per_month: u64,
+    /// Dollars for a million units; without it, that of us-east-1 for the first billion
+    #[arg(long, value_name = "P")]
+    pub price_per_million: Option<f64>,
 }
 
 #[derive(Args)]
@@ -133,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
+        Command::Cost(arguments) => cost::run(&arguments),
         Command::Schema => std::io::stdout().write_all(SCHEMA.as_bytes()).map_err(anyhow::Error::from),
     };
     match done {

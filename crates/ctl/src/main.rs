@@ -1,6 +1,7 @@
 //! fleethandctl: for who makes firmware. Keys, signed releases, job documents.
 
 mod cli; // what can be typed, and the exit code that answers it
+mod cost; // what a month of messages costs
 mod document; // a document as its maker writes it: with placeholders, within AWS's limits
 mod files; // reading with a limit, writing without overwriting
 mod keygen; // a pair of keys

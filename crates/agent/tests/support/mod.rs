@@ -365,3 +365,29 @@ pub fn cloud_with_bucket(options: &[&str]) -> Cloud {
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
+
+/// What the agent has counted comes to what the cloud has, line by line, and to so many units if they are given.
+#[track_caller]
+pub fn meters_agree(cloud: &Cloud, device: &Device, units: impl Into<Option<u64>>) {
+    let units = units.into();
+    let mut seen = (Value::Null, Value::Null);
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let here = fs::read(device.path("state/meter.json")).unwrap_or(b"{}".to_vec());
+        let months: Value = serde_json::from_slice(&here).unwrap();
+        let cloud = cloud.admin("GET", "meter", None);
+        seen =
+            (sorted(months.as_object().unwrap().values()), sorted(cloud["clients"].get(THING).into_iter()));
+        if seen.0 == seen.1 && units.is_none_or(|units| cloud["units"] == units) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{units:?} units; the agent: {}\nthe cloud: {}", seen.0, seen.1);
+}
+
+fn sorted<'a>(lists: impl Iterator<Item = &'a Value>) -> Value {
+    let mut rows: Vec<Value> = lists.flat_map(|list| list.as_array().unwrap().clone()).collect();
+    rows.sort_by_key(|row| format!("{} {}", row["class"], row["direction"]));
+    rows.into()
+}

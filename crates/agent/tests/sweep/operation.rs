@@ -175,7 +175,11 @@ impl Scenario for Operation {
         expect("the files", names(disk), kept.join(" "));
         // Firmware that failed its trial is remembered.
         let refused = if *self == Self::FirmwareWhoseCommandFails { " refused.json" } else { "" };
-        expect("the state", names(&disk.join("state")), format!("history.json installed.json{refused}"));
+        expect(
+            "the state",
+            names(&disk.join("state")),
+            format!("history.json installed.json meter.json{refused}"),
+        );
 
         let now = Standing::of(device, disk);
         expect("the runs of the command", now.runs.clone(), struck.runs.clone() + self.runs_to_come(struck));

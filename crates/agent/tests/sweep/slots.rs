@@ -185,7 +185,11 @@ impl Scenario for Slots {
         let disk_names = names(disk).replace("mark ", "");
         expect("the disk", disk_names, &format!("grubenv slotA slotB {staging}state"));
         let refused = if stays { "" } else { " refused.json" };
-        expect("the state", names(&disk.join("state")), &format!("history.json installed.json{refused}"));
+        expect(
+            "the state",
+            names(&disk.join("state")),
+            &format!("history.json installed.json meter.json{refused}"),
+        );
 
         // An order that was given is not given again by the system that it led to.
         let orders = fs::read_to_string(device.path("reboots")).unwrap_or_default();

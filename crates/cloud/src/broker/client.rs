@@ -13,6 +13,7 @@ use rmqtt_codec::v5::PublishAckReason;
 use super::close::{Close, Refusal};
 use super::codec::{Accepted, Codec, Grant};
 use super::limits::{CLIENT_ID_BYTES, PAYLOAD_BYTES, TOPIC_ALIASES};
+use super::meter::Direction;
 use super::outbox::Outbox;
 use super::packet::{Connect, Filter, Message, Packet, QoS, Version};
 use super::state::{Arrival, may_publish};
@@ -72,6 +73,9 @@ impl Client {
         }
         let keep_alive = broker.limits.keep_alive(connect.keep_alive);
         let session_expiry = connect.session_expiry;
+        let will =
+            connect.will.as_ref().map_or(0, |will| will.message.topic.len() + will.message.payload.len());
+        broker.meter.connect(&client_id, will);
         let arrival = Arrival {
             connect,
             version: codec.version(),
@@ -119,7 +123,10 @@ impl Client {
         let broker = Arc::clone(&self.broker);
         match packet {
             Packet::Publish(publish) => self.publish(*publish, codec, output)?,
-            Packet::Puback(packet_id) => broker.state().acknowledge(self.id, packet_id, broker.now()),
+            Packet::Puback(packet_id) => {
+                broker.meter.acknowledgement(&self.client_id);
+                broker.state().acknowledge(self.id, packet_id, broker.now());
+            }
             Packet::Subscribe { identifier: true, .. } => return Err(Close::SubscriptionIdentifier),
             Packet::Subscribe { packet_id, filters, .. } => {
                 self.subscribe(packet_id, &filters, codec, output)?;
@@ -148,6 +155,7 @@ impl Client {
         codec: &mut Codec,
         output: &mut BytesMut,
     ) -> Result<(), Close> {
+        self.broker.meter.subscribe(&self.client_id, filters.iter().map(|one| &*one.filter));
         let (grants, close) = self.broker.state().subscribe(self.id, filters, self.broker.now());
         match close {
             // QoS 2 is met with silence; only MQTT 5 has a word for it.
@@ -180,6 +188,12 @@ impl Client {
             Err(topic::Invalid::Reserved) => return Err(Close::NotAuthorized),
             Err(_) => return Err(Close::TopicName),
         }
+        self.broker.meter.publish(
+            &self.client_id,
+            Direction::FromDevice,
+            &publish.topic,
+            publish.payload.len(),
+        );
         let now = self.broker.now();
         if !self.broker.state().admit_publish(self.id, now) {
             if let (Some(packet_id), Version::V5) = (publish.packet_id, codec.version()) {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::client::{Client, Peer};
 use super::close::Close;
 use super::limits::{Limits, WRITE_TIMEOUT};
+use super::meter::Direction;
 use super::wire::{FAREWELL, Wire};
 use super::{Embedded, Service};
 
@@ -113,6 +114,10 @@ fn take_deliveries(wire: &mut Wire<impl AsyncRead + AsyncWrite + Unpin>, client:
         let now = client.broker.now();
         let sent =
             wire.codec.publish(&next.message, next.packet_id, next.retain, now.cloud, &mut wire.output);
+        if sent {
+            let (topic, payload) = (&next.message.topic, next.message.payload.len());
+            client.broker.meter.publish(&client.client_id, Direction::ToDevice, topic, payload);
+        }
         // Larger than the client takes: MQTT 5 has it discarded, as if it had been delivered.
         if let (false, Some(packet_id)) = (sent, next.packet_id) {
             client.broker.state().acknowledge(client.id, packet_id, now);

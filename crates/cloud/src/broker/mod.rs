@@ -11,6 +11,7 @@ mod connection;
 mod events;
 mod limits;
 mod listener;
+mod meter;
 mod outbox;
 mod outside;
 mod packet;
@@ -64,6 +65,7 @@ struct Embedded {
     clock: Clock,
     started: Instant,
     state: Mutex<State>,
+    meter: meter::Meter,
     outside: OnceLock<outside::Sender>,
 }
 
@@ -76,6 +78,7 @@ impl Broker {
             identity,
             clock,
             started: Instant::now(),
+            meter: meter::Meter::default(),
             outside: OnceLock::new(),
         });
         let weak = Arc::downgrade(&embedded);
@@ -143,6 +146,11 @@ impl Broker {
     /// Lets everybody connect again; how many client ids had been refused.
     pub(crate) fn refuse_nobody(&self) -> usize {
         self.0.state().refuse_nobody()
+    }
+
+    /// What AWS would bill each client for.
+    pub(crate) fn metered(&self) -> serde_json::Value {
+        self.0.meter.report()
     }
 
     #[cfg(test)]

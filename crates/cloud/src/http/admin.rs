@@ -18,6 +18,7 @@ pub(super) fn handle(api: &Api, what: &str, parts: &Parts, body: &Bytes) -> Answ
     let result = match (&parts.method, what) {
         (&Method::GET, "info") => Ok(info(api).to_string()),
         (&Method::POST, "clock") => clock(api, body).map(|answer| answer.to_string()),
+        (&Method::GET, "meter") => Ok(api.cloud.metered().to_string()),
         (&Method::GET, "messages") => messages(api, parts.uri.query().unwrap_or_default()),
         (&Method::POST, "publish") => publish(api, body).map(|()| "{}".to_owned()),
         (&Method::POST, "things") => provision(api, body).map(|answer| answer.to_string()),

@@ -1,0 +1,47 @@
+//! What it costs, counted on both sides.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Device, Operator, THING, cloud_with_bucket, firmware_document, meters_agree, sha256};
+
+/// The table of docs/costs.md: a connect, a job, an idle time, a reconnect, a restart.
+#[test]
+fn a_connect_is_four_units_a_job_six_and_a_reconnect_four() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = Device::create(&cloud);
+    cloud.upload("fw", b"firmware");
+    device.start();
+    meters_agree(&cloud, &device, 4);
+    cloud.run("fw", &firmware_document("fw", "1", &sha256(b"firmware"))).is("SUCCEEDED", "installed");
+    meters_agree(&cloud, &device, 10);
+    cloud.fault(json!({"fault": "cut", "thing": THING}));
+    meters_agree(&cloud, &device, 14);
+    let refused = json!({"operation": "update-firmware", "version": "2"});
+    assert_eq!(cloud.run("refused", &refused).status, "REJECTED");
+    // It was never IN_PROGRESS.
+    meters_agree(&cloud, &device, 18);
+    device.stop();
+    device.start();
+    meters_agree(&cloud, &device, 22);
+}
+
+#[test]
+fn a_document_beyond_a_unit_is_counted_and_said_once() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = Device::create(&cloud);
+    device.start();
+    meters_agree(&cloud, &device, 4);
+    // It is REJECTED at once: announced in two units, answered in two of one, and the next one, that there is none.
+    let long = json!({"operation": "brew-coffee", "notes": "n".repeat(6000)});
+    cloud.run("first", &long);
+    meters_agree(&cloud, &device, 9);
+    cloud.run("second", &long);
+    meters_agree(&cloud, &device, 14);
+    let log = device.log();
+    assert_eq!(log.matches("a message of more than one metered unit").count(), 1, "{log}");
+    assert!(log.contains("a shorter document"), "{log}");
+    let total: Value = serde_json::from_slice(&device.read("state/meter.json")).unwrap();
+    assert_eq!(total.as_object().unwrap().len(), 1, "{total}");
+}

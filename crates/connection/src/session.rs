@@ -1,0 +1,72 @@
+//! Packets over one TLS stream, each of them metered.
+
+use futures_util::{SinkExt, StreamExt};
+use meter::{Class, Direction};
+use rumqttc::{Codec, Packet};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::codec::Framed;
+
+use crate::DisconnectCause;
+use crate::metered::Metered;
+
+/// 128 KiB of payload, a topic and headers; whoever announces more is cut off before it is read.
+const MAX_PACKET: usize = 146 * 1024;
+
+pub(crate) struct Session {
+    stream: Framed<TlsStream<TcpStream>, Codec>,
+    metered: Metered,
+}
+
+impl Session {
+    pub(crate) fn new(tls: TlsStream<TcpStream>, metered: Metered) -> Self {
+        let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
+        Self { stream: Framed::new(tls, codec), metered }
+    }
+
+    pub(crate) async fn send(&mut self, packet: Packet) -> Result<(), DisconnectCause> {
+        let cost = cost(&packet);
+        self.stream.send(packet).await.map_err(DisconnectCause::from_codec)?;
+        if let Some((class, bytes)) = cost {
+            self.metered.count(class, Direction::Sent, bytes);
+        }
+        Ok(())
+    }
+
+    /// Cancel-safe: what has come in of a packet stays here.
+    pub(crate) async fn receive(&mut self) -> Result<Packet, DisconnectCause> {
+        match self.stream.next().await {
+            Some(Ok(packet)) => {
+                if let Some((class, bytes)) = cost(&packet) {
+                    self.metered.count(class, Direction::Received, bytes);
+                }
+                Ok(packet)
+            }
+            Some(Err(error)) => Err(DisconnectCause::from_codec(error)),
+            None => Err(DisconnectCause::Closed),
+        }
+    }
+
+    pub(crate) async fn close(&mut self) {
+        let _ = self.stream.close().await;
+    }
+}
+
+/// What AWS meters, and how many bytes of it. Pings, DISCONNECT and the service's acknowledgements are free.
+fn cost(packet: &Packet) -> Option<(Class, usize)> {
+    match packet {
+        // Protocol name, level, flags and keep-alive are ten bytes.
+        Packet::Connect(connect) => Some((Class::Connect, 12 + connect.client_id.len())),
+        Packet::Subscribe(subscribe) => {
+            let bytes = subscribe.filters.iter().map(|filter| filter.path.len()).sum();
+            Some((Class::Subscribe, bytes))
+        }
+        // In MQTT 3.1.1 billed as one unit, although it has four bytes.
+        Packet::PubAck(_) => Some((Class::Acknowledgement, 4)),
+        Packet::Publish(publish) => {
+            let class = std::str::from_utf8(&publish.topic).map_or(Class::Other, Class::of);
+            Some((class, publish.topic.len() + publish.payload.len()))
+        }
+        _ => None,
+    }
+}

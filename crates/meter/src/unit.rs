@@ -1,0 +1,30 @@
+//! AWS's unit of metering.
+
+/// AWS IoT Core meters messages in units of 5 KB: of 5 KiB, by its own worked examples.
+pub const UNIT_BYTES: usize = 5 * 1024;
+
+/// What a message of so many bytes of topic and payload costs.
+pub fn units(bytes: usize) -> u64 {
+    bytes.div_ceil(UNIT_BYTES).max(1) as u64
+}
+
+/// How many bytes more would still cost the same.
+pub fn spare(bytes: usize) -> usize {
+    bytes.max(1).next_multiple_of(UNIT_BYTES) - bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first five are vectors of the contract (`metering.json`).
+    #[test]
+    fn a_message_costs_its_size_rounded_up_and_at_least_one() {
+        let cases = [(1, 1), (5120, 1), (5121, 2), (8192, 2), (131_072, 26), (0, 1), (10_240, 2)];
+        for (bytes, expected) in cases {
+            assert_eq!(units(bytes), expected, "{bytes} bytes");
+            assert_eq!(units(bytes + spare(bytes)), expected, "{bytes} bytes");
+            assert_eq!(units(bytes + spare(bytes) + 1), expected + 1, "{bytes} bytes");
+        }
+    }
+}
