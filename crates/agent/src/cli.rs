@@ -75,6 +75,10 @@ struct Config {
 }
 
 pub fn main() -> ExitCode {
+    #[cfg(feature = "man")]
+    if crate::man::asked(&<Cli as clap::CommandFactory>::command()) {
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::parse();
     match cli.command.run() {
         Ok(code) => code,

@@ -11,6 +11,9 @@ mod install; // the same without a cloud: from a file on this machine
 mod journald; // log lines with fields
 mod lock; // one agent for one state directory
 mod logging; // for a person, for journald, or as JSON
+#[cfg(feature = "man")]
+#[path = "../../../packaging/man.rs"]
+mod man; // the package's man pages and completions
 mod meter; // what it costs, month by month
 mod notify; // what systemd is told
 mod pace; // how often progress may be reported

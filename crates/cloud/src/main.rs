@@ -11,6 +11,9 @@ mod engine;
 mod faults;
 mod http;
 mod identity;
+#[cfg(feature = "man")]
+#[path = "../../../packaging/man.rs"]
+mod man;
 mod messages;
 mod s3;
 mod serve;
@@ -24,6 +27,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> anyhow::Result<()> {
+    #[cfg(feature = "man")]
+    if man::asked(&<cli::Cli as clap::CommandFactory>::command()) {
+        return Ok(());
+    }
     let cli = cli::Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
     let said = match cli.command {

@@ -151,6 +151,10 @@ pub struct Lint {
 }
 
 pub fn main() -> ExitCode {
+    #[cfg(feature = "man")]
+    if crate::man::asked(&<Cli as clap::CommandFactory>::command()) {
+        return ExitCode::SUCCESS;
+    }
     let done = match Cli::parse().command {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),

@@ -6,6 +6,9 @@ mod document; // a document as its maker writes it: with placeholders, within AW
 mod files; // reading with a limit, writing without overwriting
 mod keygen; // a pair of keys
 mod lint; // what an agent will say of a document
+#[cfg(feature = "man")]
+#[path = "../../../packaging/man.rs"]
+mod man; // the package's man pages and completions
 mod release; // a file becomes a signed release, and a job document
 mod schema; // what a document may say, for editors
 mod sign; // one signature more
