@@ -13,8 +13,7 @@ use bytes::Bytes;
 use connection::{Connection, Event};
 use device::HostDevice;
 use dispatcher::{
-    AfterStart, Dispatcher, Ended, Journal, OnOffer, Operation, Outcome, Parsed, Phase, Progress, Rules,
-    on_offer,
+    AfterStart, Dispatcher, Ended, Journal, OnOffer, Outcome, Phase, Progress, Rules, on_offer,
 };
 use downloader::Downloader;
 use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, Withdrawal};
@@ -23,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
 use crate::deadline::Deadline;
-use crate::held::Held;
+use crate::held::{self, Held};
 use crate::history::{History, Settled};
 use crate::meter::Meter;
 use crate::notify::Notify;
@@ -270,7 +269,8 @@ impl Agent {
             if self.held.as_ref().is_some_and(|held| held.key.as_ref() == Some(&key)) {
                 self.session.resume(now, &execution);
                 // How it goes on is reported like the rest of it.
-                if let (Ok(parsed), Some(held)) = (understand(&execution, &self.rules), &mut self.held) {
+                if let (Ok(parsed), Some(held)) = (held::understand(&execution, &self.rules), &mut self.held)
+                {
                     held.understood(parsed);
                     self.pace.changed();
                 }
@@ -296,7 +296,7 @@ impl Agent {
                 tracing::error!(%error, "no work is taken up without a journal");
                 Outcome::failed(error.reason(), error.to_string())
             }
-            (decision, Ok(())) => match understand(&execution, &self.rules) {
+            (decision, Ok(())) => match held::understand(&execution, &self.rules) {
                 Err(outcome) => outcome,
                 Ok(parsed) => {
                     let starting = report::starting(&parsed.operation, &self.boot_id, self.step_timeout);
@@ -495,14 +495,4 @@ impl Agent {
             host.stopped();
         }
     }
-}
-
-/// A document is understood here, or ends here. Nothing on the device has changed.
-fn understand(execution: &JobExecution, rules: &Rules) -> Result<Parsed, Outcome> {
-    let parsed = Operation::parse(execution.document.as_ref().unwrap_or(&Value::Null), rules);
-    let parsed = parsed.map_err(|error| Outcome::from(&error))?;
-    for warning in &parsed.warnings {
-        tracing::warn!(job_id = %execution.job_id, "{warning}");
-    }
-    Ok(parsed)
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
 use crate::lock::lock;
-use crate::{agent, dry_run, install, logging};
+use crate::{agent, doctor, dry_run, install, logging, setup};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
 const EXIT_CONFIG: u8 = 78;
@@ -51,6 +51,23 @@ enum Command {
         /// Really fetch and verify the firmware, into a temporary file that is removed.
         #[arg(long)]
         download: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the configuration and the identity, check the connection, and enable the service.
+    Setup {
+        #[command(flatten)]
+        order: setup::Order,
+        #[command(flatten)]
+        config: Config,
+    },
+    /// Say what is wrong with this device and its connection, and what to do. Changes nothing.
+    ///
+    /// Exits with 0 if nothing is, 1 otherwise.
+    Doctor {
+        #[command(flatten)]
+        config: Config,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -114,6 +131,8 @@ impl Command {
                 let settings = Settings::load(&config.config)?;
                 runtime()?.block_on(dry_run::document(&document, &settings, download, json))
             }
+            Self::Setup { order, config } => finish(setup::run(order, &config.config)),
+            Self::Doctor { config, json } => finish(doctor::run(&config.config, json)),
             Self::Install { order, config } => {
                 let settings = Settings::load(&config.config)?;
                 logging::start(settings.log);
@@ -124,6 +143,14 @@ impl Command {
             }
         }
     }
+}
+
+/// A name that is still being resolved does not hold up the exit.
+fn finish(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
 }
 
 async fn install(settings: &Settings, order: &install::Order) -> anyhow::Result<ExitCode> {

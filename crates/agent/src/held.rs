@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use dispatcher::{Operation, Outcome, Parsed, Progress, Verdict};
-use jobs::{ExecutionKey, StatusUpdate};
+use dispatcher::{Operation, Outcome, Parsed, Progress, Rules, Verdict};
+use jobs::{ExecutionKey, JobExecution, StatusUpdate};
+use serde_json::Value;
 
 use crate::deadline::Deadline;
 use crate::view::{Stage, Work};
@@ -83,4 +84,14 @@ impl Held {
 
 fn names(key: Option<&ExecutionKey>) -> (Option<&str>, Option<u64>) {
     (key.map(|key| key.job_id.as_str()), key.map(|key| key.execution_number))
+}
+
+/// A document is understood here, or ends here. Nothing on the device has changed.
+pub fn understand(execution: &JobExecution, rules: &Rules) -> Result<Parsed, Outcome> {
+    let parsed = Operation::parse(execution.document.as_ref().unwrap_or(&Value::Null), rules);
+    let parsed = parsed.map_err(|error| Outcome::from(&error))?;
+    for warning in &parsed.warnings {
+        tracing::warn!(job_id = %execution.job_id, "{warning}");
+    }
+    Ok(parsed)
 }

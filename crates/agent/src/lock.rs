@@ -7,6 +7,16 @@ use std::path::Path;
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 
+/// Does an agent work with this directory? `None` where that cannot be told. The lock is not taken for longer than the
+/// question lasts, and is shared: two who ask do not disturb each other.
+pub fn is_held(state_directory: &Path) -> Option<bool> {
+    match File::open(state_directory) {
+        Ok(directory) => Some(Flock::lock(directory, FlockArg::LockSharedNonblock).is_err()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// Creates the directory, for its owner alone, and locks it until the value is dropped or the process ends. The
 /// directory itself and not a file in it: an agent starts, and says what is wrong, on a disk that is full or read-only.
 pub fn lock(state_directory: &Path) -> anyhow::Result<Flock<File>> {

@@ -4,6 +4,7 @@ mod agent; // the loop: connection, session, worker. Start reading here
 mod cli; // what can be typed
 mod config; // fleethand.toml, checked once at the start
 mod deadline; // how long an operation may still take
+mod doctor; // what is wrong with this device, in words
 mod dry_run; // what a job would do, in words
 mod held; // the execution that is ours
 mod history; // what was settled, so that nothing is done twice
@@ -18,6 +19,7 @@ mod meter; // what it costs, month by month
 mod notify; // what systemd is told
 mod pace; // how often progress may be reported
 mod report; // an outcome in AWS's terms
+mod setup; // from the cloud's files to a service that runs
 mod view; // what there is to see of all that
 mod worker; // one operation at a time, beside the loop
 

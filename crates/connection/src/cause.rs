@@ -1,10 +1,12 @@
 //! Why a link ended or never began, in words for the person who reads the log.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rumqttc::{ConnectReturnCode, mqttbytes};
 use rustls::CertificateError;
+
+use crate::calendar::utc;
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,6 +22,15 @@ pub enum DisconnectCause {
     /// Certificates look wrong because a clock is, most often the device's own.
     #[error("TLS: {error}; this device's clock says {now}: is it right?")]
     Clock { error: rustls::Error, now: String },
+    #[error(
+        "TLS: the server's certificate does not come from root_ca ({0}): for AWS that is Amazon Root CA 1, and something on \
+         the way that opens TLS has a root of its own"
+    )]
+    OtherRoot(rustls::Error),
+    #[error(
+        "TLS: {0}: is the endpoint spelled right, and is it the cloud that answers, not a portal or a proxy?"
+    )]
+    OtherName(rustls::Error),
     #[error("TLS: {0}")]
     Tls(rustls::Error),
     /// The way a server says no to a client certificate.
@@ -39,6 +50,16 @@ pub enum DisconnectCause {
         "the server refuses the subscription to {filter}: does the policy allow iot:Subscribe on topicfilter/{filter}?"
     )]
     SubscriptionRefused { filter: String },
+    #[error(
+        "the server closed the connection when {topic} was published to: does the policy allow iot:Publish on \
+         topic/{topic}?"
+    )]
+    PublishRefused { topic: String },
+    #[error(
+        "nothing came back within {after:?} for what was published to {topic}: does the policy allow iot:Receive on \
+         topic/{topic}/…?"
+    )]
+    NoAnswer { topic: String, after: Duration },
     #[error("the server closed the connection")]
     Closed,
     #[error(
@@ -62,6 +83,8 @@ pub enum Step {
     TlsHandshake,
     Connack,
     Suback,
+    /// Of a [`probe`](crate::probe::probe) alone.
+    Answer,
 }
 
 impl std::fmt::Display for Step {
@@ -72,6 +95,7 @@ impl std::fmt::Display for Step {
             Self::TlsHandshake => "in the TLS handshake",
             Self::Connack => "waiting for CONNACK",
             Self::Suback => "waiting for SUBACK",
+            Self::Answer => "waiting for an answer",
         })
     }
 }
@@ -96,6 +120,13 @@ impl DisconnectCause {
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. },
             ) => Self::Clock { error, now: utc(SystemTime::now()) },
+            // The latter where a private root was made anew, under the same name.
+            rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => Self::OtherRoot(error),
+            rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => Self::OtherName(error),
             rustls::Error::AlertReceived(
                 Alert::BadCertificate
                 | Alert::UnsupportedCertificate
@@ -119,6 +150,23 @@ impl DisconnectCause {
                 Self::Refused { code, client_id: String::new() }
             }
             other => Self::Protocol(other.to_string()),
+        }
+    }
+
+    /// What a person can do, where the message itself does not say it.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Resolve { .. } => {
+                Some("check how the endpoint is spelled, and the device's network and name server")
+            }
+            Self::Unreachable { .. } | Self::ConnectTimeout { step: Step::Connecting, .. } => Some(
+                "check the device's network, and that nothing on the way blocks outgoing TCP to this port",
+            ),
+            Self::ConnectTimeout { .. } | Self::Broken(_) => Some(
+                "something on the way lets TCP through and not what comes then: a firewall or a proxy perhaps",
+            ),
+            Self::Clock { .. } => Some("set the clock, best by NTP (`timedatectl`)"),
+            _ => None,
         }
     }
 
@@ -159,39 +207,9 @@ fn advice(code: u8, client_id: &str) -> String {
     }
 }
 
-/// `2026-01-31T12:00:00Z`: all of calendar arithmetic that this crate needs.
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days: years begin in March, eras have 400 years.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_told_as_a_person_writes_them() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_767_225_599, "2025-12-31T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
-    }
 
     #[test]
     fn a_refused_connect_says_what_to_check() {

@@ -6,9 +6,12 @@ use std::time::Duration;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{Connect, ConnectReturnCode, Packet, Subscribe, SubscribeFilter, SubscribeReasonCode};
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::metered::Metered;
 use crate::session::Session;
@@ -17,9 +20,30 @@ use crate::{DisconnectCause, Settings, Step};
 /// More filters in one SUBSCRIBE close the connection at AWS.
 const FILTERS_PER_SUBSCRIBE: usize = 8;
 
-pub(crate) async fn connect(settings: &Settings, metered: &Metered) -> Result<Session, DisconnectCause> {
-    let mut step = Step::Resolving;
-    match timeout(settings.connect_timeout, establish(settings, metered, &mut step)).await {
+/// `step` is where it is, or where it ended.
+pub(crate) async fn connect(
+    settings: &Settings,
+    metered: &Metered,
+    step: &mut Step,
+) -> Result<Session, DisconnectCause> {
+    let result = timeout(settings.connect_timeout, establish(settings, metered, step)).await;
+    in_time(result, settings, *step)
+}
+
+/// Up to the end of the TLS handshake, and away again.
+pub(crate) async fn greet(settings: &Settings, step: &mut Step) -> Result<(), DisconnectCause> {
+    let result = timeout(settings.connect_timeout, encrypt(settings, step)).await;
+    let mut tls = in_time(result, settings, *step)?;
+    let _ = timeout(settings.connect_timeout, tls.shutdown()).await;
+    Ok(())
+}
+
+fn in_time<T>(
+    result: Result<Result<T, DisconnectCause>, Elapsed>,
+    settings: &Settings,
+    step: Step,
+) -> Result<T, DisconnectCause> {
+    match result {
         Ok(result) => result.map_err(|cause| cause.while_at(step, &settings.client_id)),
         Err(_) => Err(DisconnectCause::ConnectTimeout { step, after: settings.connect_timeout }),
     }
@@ -30,6 +54,19 @@ async fn establish(
     metered: &Metered,
     step: &mut Step,
 ) -> Result<Session, DisconnectCause> {
+    let tls = encrypt(settings, step).await?;
+    let mut session = Session::new(tls, metered.clone());
+
+    *step = Step::Connack;
+    introduce(&mut session, settings).await?;
+    *step = Step::Suback;
+    for (filters, id) in settings.subscriptions.chunks(FILTERS_PER_SUBSCRIBE).zip(1..) {
+        subscribe(&mut session, filters, id).await?;
+    }
+    Ok(session)
+}
+
+async fn encrypt(settings: &Settings, step: &mut Step) -> Result<TlsStream<TcpStream>, DisconnectCause> {
     let host = settings.endpoint.as_str();
     let server_name = ServerName::try_from(host.to_owned())
         .map_err(|_| DisconnectCause::InvalidEndpoint(host.to_owned()))?;
@@ -44,19 +81,8 @@ async fn establish(
     tcp.set_nodelay(true).map_err(DisconnectCause::Broken)?;
 
     *step = Step::TlsHandshake;
-    let tls = TlsConnector::from(settings.tls.clone())
-        .connect(server_name, tcp)
-        .await
-        .map_err(DisconnectCause::from_io)?;
-    let mut session = Session::new(tls, metered.clone());
-
-    *step = Step::Connack;
-    introduce(&mut session, settings).await?;
-    *step = Step::Suback;
-    for (filters, id) in settings.subscriptions.chunks(FILTERS_PER_SUBSCRIBE).zip(1..) {
-        subscribe(&mut session, filters, id).await?;
-    }
-    Ok(session)
+    let connector = TlsConnector::from(settings.tls.clone());
+    connector.connect(server_name, tcp).await.map_err(DisconnectCause::from_io)
 }
 
 /// Tries one address after the other, each with its share of the time: a black hole among them (IPv6 on a network

@@ -4,13 +4,16 @@
 //! loss, for ever; what happens is told through [`Connection::next`].
 
 mod backoff;
+mod calendar;
 mod cause;
 mod handshake;
 mod link;
 mod metered;
+pub mod probe;
 mod pulse;
 mod session;
 pub mod tls;
+mod validity;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +26,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use calendar::utc;
 pub use cause::{DisconnectCause, Step};
+pub use validity::Validity;
 
 /// AWS closes the connection of a client that sends more than this in one PUBLISH.
 pub const MAX_PAYLOAD: usize = 128 * 1024;

@@ -14,7 +14,7 @@ use crate::handshake::{self, unexpected};
 use crate::metered::Metered;
 use crate::pulse::{Beat, Pulse};
 use crate::session::Session;
-use crate::{DisconnectCause, Event, Outgoing, STOP_TIMEOUT, Settings};
+use crate::{DisconnectCause, Event, Outgoing, STOP_TIMEOUT, Settings, Step};
 
 /// So many short lives in a row are no accident.
 const SHORT_LIVES: u32 = 3;
@@ -63,9 +63,10 @@ impl Link {
 
     /// One link from CONNECT to its end.
     async fn live_once(&mut self) -> Result<DisconnectCause, Stopped> {
+        let mut step = Step::Resolving;
         self.turns_by.send_replace(Instant::now() + self.settings.connect_timeout);
         let connecting = tokio::select! {
-            result = handshake::connect(&self.settings, &self.metered) => result,
+            result = handshake::connect(&self.settings, &self.metered, &mut step) => result,
             () = self.events.closed() => return Err(Stopped),
         };
         let mut session = match connecting {
@@ -171,9 +172,7 @@ impl Link {
                 return;
             }
         }
-        // Without DISCONNECT the cloud would report a lost device; if it fails, that is what it is.
-        let _ = session.send(Packet::Disconnect).await;
-        session.close().await;
+        session.leave().await;
     }
 }
 

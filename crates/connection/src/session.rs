@@ -47,7 +47,9 @@ impl Session {
         }
     }
 
-    pub(crate) async fn close(&mut self) {
+    /// Without DISCONNECT the cloud would report a lost device; if it fails, that is what it is.
+    pub(crate) async fn leave(&mut self) {
+        let _ = self.send(Packet::Disconnect).await;
         let _ = self.stream.close().await;
     }
 }

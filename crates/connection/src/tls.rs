@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::Validity;
+
 #[derive(Clone, Debug)]
 pub struct IdentityFiles {
     /// PEM: the device's certificate, and after it the chain if there is one.
@@ -42,7 +44,10 @@ pub enum Problem {
         "the private key is encrypted, expected one without a passphrase (`openssl pkey -in … -out …` removes it)"
     )]
     Encrypted,
-    #[error("mode {mode:04o} lets others at the private key, expected 0600: `chmod 600 {}`", file.display())]
+    #[error(
+        "mode {mode:04o} lets others at the private key, expected 0600, or 0640 where it is root's: `chmod 600 {}`",
+        file.display()
+    )]
     OthersMayRead { mode: u32, file: PathBuf },
     #[error("expected an EC P-256, EC P-384 or RSA (2048 to 8192 bits) private key, found another kind")]
     UnsupportedKey,
@@ -68,6 +73,13 @@ pub fn client_config(identity: &IdentityFiles) -> Result<Arc<ClientConfig>, TlsE
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     Ok(Arc::new(config))
+}
+
+/// From when until when the first certificate of this file is valid.
+pub fn validity(certificate: &Path) -> Result<Validity, TlsError> {
+    let found = certificates(certificate).map_err(at(certificate))?;
+    let validity = found.first().and_then(|leaf| Validity::of(leaf));
+    validity.ok_or_else(|| at(certificate)(Problem::Malformed("it is no X.509 certificate".to_owned())))
 }
 
 fn at(file: &Path) -> impl FnOnce(Problem) -> TlsError {
@@ -113,8 +125,12 @@ fn certified_key(
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     let mut opened = File::open(file)?;
-    let mode = opened.metadata()?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let metadata = opened.metadata()?;
+    let mode = metadata.mode() & 0o7777;
+    // Root gives a key to a service by its group (and systemd its credentials), which cannot change it then. Everybody
+    // else's group is people.
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if mode & others != 0 {
         let file = file.to_owned();
         return Err(Problem::OthersMayRead { mode, file });
     }

@@ -8,5 +8,5 @@ pub mod wire;
 
 pub use details::{StatusDetails, StatusUpdate, UpdateStatus};
 pub use session::{Action, Session, Settings, Settlement, Withdrawal};
-pub use topic::subscriptions;
+pub use topic::{JobTarget, describe, subscriptions};
 pub use wire::{Error, ExecutionKey, JobExecution, JobId, Rejection, RejectionCode, Status};

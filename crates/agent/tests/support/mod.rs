@@ -116,13 +116,19 @@ impl Device {
     /// does.
     pub fn start_at(&mut self, offset: &str) {
         self.write("clock", offset);
-        let file = self.path("clock").display().to_string();
-        self.start_with_environment(&[
-            ("LD_PRELOAD", &libfaketime()),
-            ("FAKETIME_TIMESTAMP_FILE", &file),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]);
+        let environment = self.clock();
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.start_with_environment(&environment);
+    }
+
+    /// The environment of a program that believes in the file `clock`.
+    pub fn clock(&self) -> [(&'static str, String); 4] {
+        [
+            ("LD_PRELOAD", libfaketime()),
+            ("FAKETIME_TIMESTAMP_FILE", self.path("clock").display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]
     }
 
     fn launch(&mut self, mut command: Command) {

@@ -1,7 +1,8 @@
 //! What is wrong with which file: every message names the file, what was found and what was expected.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use crate::common::pki::{P256, Pki, RSA};
 use connection::tls::{self, IdentityFiles};
@@ -150,10 +151,18 @@ const CASES: &[(&str, Spoil, &[&str])] = &[
     (
         "a key that others can read",
         |_, id| {
-            std::fs::set_permissions(&id.private_key, std::fs::Permissions::from_mode(0o640)).unwrap();
+            std::fs::set_permissions(&id.private_key, std::fs::Permissions::from_mode(0o644)).unwrap();
             id.private_key.clone()
         },
-        &["0640", "0600", "chmod 600"],
+        &["0644", "0600", "chmod 600"],
+    ),
+    (
+        "a key that a group can change",
+        |_, id| {
+            std::fs::set_permissions(&id.private_key, std::fs::Permissions::from_mode(0o660)).unwrap();
+            id.private_key.clone()
+        },
+        &["0660", "0640 where it is root's"],
     ),
     (
         "a truncated key",
@@ -191,6 +200,34 @@ fn every_fault_names_its_file_what_was_found_and_what_was_expected() {
         }
         assert_no_key_in(&format!("{said} {error:?}"), &identity);
     }
+}
+
+/// How a package gives a key to a service.
+#[test]
+fn a_key_of_root_may_be_read_by_its_group_and_one_of_a_person_may_not() {
+    let pki = Pki::new();
+    let identity = pki.device("device", P256);
+    std::fs::set_permissions(&identity.private_key, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let of_root = std::fs::metadata(&identity.private_key).unwrap().uid() == 0;
+    assert_eq!(tls::client_config(&identity).is_ok(), of_root);
+    if of_root {
+        std::os::unix::fs::chown(&identity.private_key, Some(65_534), None).unwrap();
+        let error = tls::client_config(&identity).unwrap_err().to_string();
+        assert!(error.contains("0640 lets others"), "{error}");
+    }
+}
+
+#[test]
+fn how_long_a_certificate_is_valid_is_read_as_openssl_wrote_it() {
+    let pki = Pki::new();
+    let certificate = pki.device("device", RSA).certificate;
+    let validity = tls::validity(&certificate).unwrap();
+    let now = SystemTime::now();
+    let day = Duration::from_secs(86_400);
+    assert!(validity.not_before <= now && validity.not_before > now - day, "{validity:?}");
+    assert_eq!(validity.not_after.duration_since(validity.not_before).unwrap(), 2 * day);
+    let text = pki.write("text", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    assert!(tls::validity(&text).unwrap_err().to_string().contains("no X.509 certificate"));
 }
 
 fn assert_no_key_in(said: &str, identity: &IdentityFiles) {

@@ -1,0 +1,308 @@
+//! `fleethand setup`: from the files that the cloud gave to a service that runs. What is in force stays so until what
+//! replaces it has been checked, over the real connection.
+
+mod edit;
+mod place;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use connection::tls::{IdentityFiles, TlsError};
+
+use self::edit::Edited;
+use self::place::{Owner, Placed};
+use crate::config::{self, Settings};
+use crate::doctor::{self, Report};
+
+/// Every option that is missing is taken from the configuration that is there, or asked for on a terminal.
+#[derive(clap::Args)]
+pub struct Order {
+    /// The account's data endpoint: `aws iot describe-endpoint --endpoint-type iot:Data-ATS`.
+    #[arg(long, value_name = "HOST")]
+    endpoint: Option<String>,
+    /// The endpoint's port. [default: as configured, or 8883]
+    #[arg(long)]
+    port: Option<u16>,
+    /// The name of the thing that this device is.
+    #[arg(long, value_name = "NAME")]
+    thing: Option<String>,
+    /// The device's certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// The device's private key, PEM.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The root that the endpoint's certificate comes from, PEM: Amazon Root CA 1.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Below this folder, which becomes the root of a device: for who builds images. Nothing is enabled.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Write it even if it replaces what works and does not work itself.
+    #[arg(long)]
+    force: bool,
+    /// Do not connect.
+    #[arg(long)]
+    no_check: bool,
+    /// Do not enable and start the service.
+    #[arg(long)]
+    no_enable: bool,
+}
+
+const SERVICE: &str = "fleethand.service";
+/// What the identity's files are called, beside the configuration.
+const IDENTITY: [(&str, &str); 3] =
+    [("certificate", "certificate.pem"), ("private_key", "private.key"), ("root_ca", "root-ca.pem")];
+
+pub async fn run(order: Order, file: &Path) -> anyhow::Result<ExitCode> {
+    let file = &std::path::absolute(file)?;
+    let root = order.root.clone().unwrap_or_else(|| "/".into());
+    let target = below(&root, file);
+    let before = Settings::load(&target).ok().map(|settings| at_root(settings, &root));
+    // The package's configuration can be read, too, but is nobody's.
+    let before = before.filter(|settings| settings.tls(&target).is_ok());
+    let order = complete(order, before.as_ref())?;
+    let folder = file.parent().unwrap_or(Path::new("/")).join("identity");
+    let owner = Owner::of_service(&root);
+    if let Some(remark) = owner.remark() {
+        say(&remark)?;
+    }
+
+    let edited = edit::configuration(&target, &order, &folder)?;
+    let mut staged = Vec::new();
+    for ((_, name), source) in IDENTITY.iter().zip([&order.cert, &order.key, &order.ca]) {
+        let bytes = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        staged.push(Placed::beside(&below(&root, &folder.join(name)), &bytes, &owner)?);
+    }
+    staged.push(Placed::beside(&target, edited.text.as_bytes(), &owner)?);
+    let settings = Settings::load(&staged_path(&target)).map_err(|error| named(&error, &target))?;
+    let settings = at_root(settings, &root);
+    let (settings, tls) = with_staged_identity(settings, &order)?;
+
+    let mut report = Report::new(false);
+    if order.check {
+        doctor::examine_new(&settings, tls, &mut report).await;
+    }
+    if !report.is_ok() && before.is_some() && !order.force {
+        say(
+            "Nothing was changed: what is configured works, or may work, and this does not. `--force` writes it all the same.",
+        )?;
+        return Ok(ExitCode::FAILURE);
+    }
+    put_in_force(staged, &target, &edited)?;
+    if !report.is_ok() {
+        say(
+            "Not enabled. When what is wrong above is put right: `fleethand doctor`, and then `systemctl enable --now fleethand`.",
+        )?;
+        return Ok(ExitCode::FAILURE);
+    }
+    if order.enable && root == Path::new("/") && file == Path::new(config::DEFAULT_FILE) {
+        return enable();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An order in which nothing is missing.
+pub struct Complete {
+    pub endpoint: String,
+    pub port: Option<u16>,
+    pub thing: String,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
+    force: bool,
+    check: bool,
+    enable: bool,
+}
+
+fn complete(order: Order, before: Option<&Settings>) -> anyhow::Result<Complete> {
+    let known = before.map(|settings| &settings.connection);
+    let file = |path: PathBuf| path.display().to_string();
+    let identity = |which: fn(&IdentityFiles) -> &PathBuf| {
+        known.map(|known| which(&known.identity).display().to_string())
+    };
+    let mut questions = Questions { asks: std::io::stdin().is_terminal(), missing: Vec::new() };
+    let endpoint = questions.answer(
+        "--endpoint",
+        "Endpoint",
+        order.endpoint,
+        known.map(|known| known.endpoint.clone()),
+    )?;
+    let thing = questions.answer(
+        "--thing",
+        "Thing name",
+        order.thing,
+        known.map(|known| known.thing_name.clone()),
+    )?;
+    let cert = questions.answer(
+        "--cert",
+        "Certificate file",
+        order.cert.map(file),
+        identity(|files| &files.certificate),
+    )?;
+    let key = questions.answer(
+        "--key",
+        "Private key file",
+        order.key.map(file),
+        identity(|files| &files.private_key),
+    )?;
+    let ca =
+        questions.answer("--ca", "Root CA file", order.ca.map(file), identity(|files| &files.root_ca))?;
+    if !questions.missing.is_empty() {
+        // As every other wrong usage.
+        let missing = format!("{} must be given, or asked for on a terminal\n", questions.missing.join(", "));
+        clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, missing).exit();
+    }
+    Ok(Complete {
+        endpoint,
+        port: order.port,
+        thing,
+        cert: cert.into(),
+        key: key.into(),
+        ca: ca.into(),
+        force: order.force,
+        check: !order.no_check,
+        enable: !order.no_enable,
+    })
+}
+
+struct Questions {
+    asks: bool,
+    missing: Vec<&'static str>,
+}
+
+impl Questions {
+    /// What was given; or what a person says, for whom an empty line is what is known already; or that.
+    fn answer(
+        &mut self,
+        option: &'static str,
+        prompt: &str,
+        given: Option<String>,
+        known: Option<String>,
+    ) -> std::io::Result<String> {
+        if let Some(given) = given {
+            return Ok(given);
+        }
+        if !self.asks {
+            return Ok(known.unwrap_or_else(|| {
+                self.missing.push(option);
+                String::new()
+            }));
+        }
+        let mut stderr = std::io::stderr();
+        match &known {
+            Some(known) => write!(stderr, "{prompt} [{known}]: ")?,
+            None => write!(stderr, "{prompt}: ")?,
+        }
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line)?;
+        let said = line.trim();
+        if said.is_empty() && known.is_none() {
+            self.missing.push(option);
+        }
+        Ok(if said.is_empty() { known.unwrap_or_default() } else { said.to_owned() })
+    }
+}
+
+/// The files that are checked are those that will be in force, under the name that they have until then.
+fn with_staged_identity(
+    mut settings: Settings,
+    order: &Complete,
+) -> anyhow::Result<(Settings, Arc<rustls::ClientConfig>)> {
+    let identity = &mut settings.connection.identity;
+    let files = [&mut identity.certificate, &mut identity.private_key, &mut identity.root_ca];
+    let mut sources = Vec::new();
+    for (file, source) in files.into_iter().zip([&order.cert, &order.key, &order.ca]) {
+        *file = staged_path(file);
+        sources.push((file.clone(), source.clone()));
+    }
+    let tls = connection::tls::client_config(&settings.connection.identity).map_err(|error| {
+        // Named as the person knows it.
+        let file = sources.iter().find(|(staged, _)| *staged == error.file).map(|(_, source)| source.clone());
+        anyhow::Error::from(TlsError { file: file.unwrap_or(error.file), problem: error.problem })
+    })?;
+    Ok((settings, tls))
+}
+
+/// Their paths are those on the device, whose root may be a folder here.
+fn at_root(mut settings: Settings, root: &Path) -> Settings {
+    let identity = &mut settings.connection.identity;
+    for path in [
+        &mut identity.certificate,
+        &mut identity.private_key,
+        &mut identity.root_ca,
+        &mut settings.host.state_directory,
+    ] {
+        *path = below(root, path);
+    }
+    settings
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    // Of the default root nothing is to be seen, and a relative path stays what it is.
+    match path.strip_prefix("/") {
+        Ok(rest) if root != Path::new("/") && !path.starts_with(root) => root.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+fn staged_path(path: &Path) -> PathBuf {
+    place::staged(path)
+}
+
+fn named(error: &config::ConfigError, target: &Path) -> anyhow::Error {
+    let staged = staged_path(target).display().to_string();
+    anyhow::anyhow!("{}", error.to_string().replace(&staged, &target.display().to_string()))
+}
+
+/// The configuration last: until then it is the old one, or none.
+fn put_in_force(staged: Vec<Placed>, target: &Path, edited: &Edited) -> anyhow::Result<()> {
+    if edited.replaces {
+        let previous = device::beside(target, "previous");
+        place::keep(target, &previous)?;
+        for change in &edited.changes {
+            say(change)?;
+        }
+        say(&format!("what was configured before is kept in {}", previous.display()))?;
+    }
+    for file in staged {
+        say(&format!("wrote {}", file.put_in_force()?.display()))?;
+    }
+    Ok(())
+}
+
+/// Started anew where it runs: it reads its configuration once.
+fn enable() -> anyhow::Result<ExitCode> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        say("systemd does not run here: start `fleethand run` by whatever does.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let systemctl = |verb: &str| {
+        let mut command = Command::new("systemctl");
+        command.args([verb, SERVICE]);
+        command
+    };
+    let known = systemctl("cat").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !known.context("systemctl cannot be started")?.success() {
+        say(
+            "There is no fleethand.service, which the package brings: start `fleethand run` by other means.",
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // The helper's socket comes with it.
+    for verb in ["enable", "restart"] {
+        let done = systemctl(verb).status().context("systemctl cannot be started")?;
+        if !done.success() {
+            bail!("`systemctl {verb} {SERVICE}` failed: {done}");
+        }
+    }
+    say("fleethand.service runs, and starts with the system.")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
