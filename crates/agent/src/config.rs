@@ -247,6 +247,7 @@ fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {
     let limits = downloader::Limits {
         max_size: table.integer("max_size_bytes", 1..=u64::MAX >> 1)?.unwrap_or(defaults.max_size),
         min_rate: table.integer("min_rate_bytes_per_second", 0..=1 << 40)?.unwrap_or(defaults.min_rate),
+        rate_window: table.seconds("rate_window_seconds", 1..=3600)?.unwrap_or(defaults.rate_window),
         max_rate: table.integer("max_rate_bytes_per_second", 0..=1 << 40)?.unwrap_or(defaults.max_rate),
         deadline: table.seconds("timeout_seconds", 1..=30 * DAY)?.unwrap_or(defaults.deadline),
         ..defaults

@@ -3,13 +3,11 @@
 #![cfg(feature = "rauc")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "helpers of tests")]
 
-#[path = "support/rauc.rs"]
-mod rauc;
 mod support;
 
-use rauc::{Bundle, Rauc};
 use serde_json::{Value, json};
 use support::cloud::Cloud;
+use support::rauc::{self, Bundle, Rauc};
 use support::{Device, Operator, cloud_with_bucket, exists, firmware_document, sha256, until};
 
 const SLOT: usize = 4 << 20;
@@ -27,15 +25,15 @@ fn system(slots: [usize; 2], slot_keys: &str) -> Option<System> {
         return None;
     }
     let cloud = cloud_with_bucket(&[]);
-    let device = Device::create(&cloud);
+    let mut device = Device::create(&cloud);
     let rauc = Rauc::create(slots, slot_keys);
-    rauc.configure(&device);
+    rauc.configure(&mut device);
     Some(System { cloud, device, rauc })
 }
 
 impl System {
     fn start(&mut self) {
-        self.rauc.start(&mut self.device);
+        self.device.start();
     }
 
     /// A job for this bundle; its document.
@@ -78,13 +76,13 @@ fn a_bundle_is_installed_boots_on_trial_and_stays() {
     assert_eq!(system.rauc.slot("B", image.len()), image);
     // Not good yet: the mark comes with the confirmation.
     assert_eq!(system.rauc.bootloader(), ("B".to_owned(), "good".to_owned()));
-    let marks = std::fs::read_to_string(system.rauc.path("boot/marks")).unwrap();
+    let marks = std::fs::read_to_string(system.rauc.path("marks")).unwrap();
     // RAUC's own mark before it writes, and ours until the slot is read back.
     assert_eq!(marks, "B bad\nB bad\n");
 
     system.rauc.boot("B", &mut system.device);
     system.cloud.outcome("two").is("SUCCEEDED", "installed");
-    let marks = std::fs::read_to_string(system.rauc.path("boot/marks")).unwrap();
+    let marks = std::fs::read_to_string(system.rauc.path("marks")).unwrap();
     assert!(marks.ends_with("B good\n"), "{marks}");
     assert!(!exists(&system.device.path("state/staging/firmware.staged")));
     system.cloud.run("again", &document).is("SUCCEEDED", "already-installed");
@@ -157,7 +155,7 @@ fn what_must_not_be_installed_touches_no_slot() {
         system.is_back("good");
         assert_eq!(system.rauc.slot("B", 2 << 20), vec![b'B'; 2 << 20], "{job}");
     }
-    assert!(!exists(&system.rauc.path("boot/marks")), "no slot was marked");
+    assert!(!exists(&system.rauc.path("marks")), "no slot was marked");
     // And it still works.
     system.order("good", "good", &make(Bundle { image: &large, ..Bundle::default() }));
     assert!(system.device.wait_for_exit().success());
@@ -275,7 +273,7 @@ fn a_boot_into_the_new_slot_that_nobody_ordered_is_a_trial_too() {
     system.device.write("boot-id", "boot-2\n");
     system.rauc.boot("B", &mut system.device);
     system.cloud.outcome("early").is("SUCCEEDED", "installed");
-    let marks = std::fs::read_to_string(system.rauc.path("boot/marks")).unwrap();
+    let marks = std::fs::read_to_string(system.rauc.path("marks")).unwrap();
     assert!(marks.ends_with("B good\n"), "{marks}");
     assert!(!exists(&system.device.path("reboots")));
 }

@@ -167,6 +167,24 @@ fn what_arrives_is_held_to_what_was_signed() {
     assert_eq!(device.read("firmware.bin"), new);
 }
 
+/// A byte a second is within every timeout. The minimum rate is the default one, over a shorter time.
+#[test]
+fn a_server_that_drips_is_given_up() {
+    let cloud = cloud_with_bucket(&[]);
+    let makers = Makers::new();
+    let mut device = makers.device(&cloud, 1);
+    device.configure("download", "rate_window_seconds = 2");
+    device.start();
+    let new = vec![7; 300_000];
+    cloud.upload("slow", &new);
+    cloud.fault(json!({"fault": "object-slow", "key": "slow", "bytes": 1, "count": 0}));
+    let order = firmware_document("slow", "2.0", &sha256(&new));
+    let release = signed(&statement(&new, "2.0", 7), &[&makers.anna]);
+    let ended = cloud.run("slow", &with_release(order, release));
+    assert!(ended.is("FAILED", "download-too-slow").message.contains("1024 bytes a second"), "{ended:?}");
+    untouched(&device, "slow");
+}
+
 #[test]
 fn nothing_goes_below_the_floor_without_a_permit_that_still_holds() {
     let cloud = cloud_with_bucket(&[]);

@@ -57,7 +57,7 @@ impl Bench {
 
     fn good(&self, seed: u8) -> (Vec<u8>, Vec<u8>) {
         let image = image(System::Good, seed, SIZE);
-        (self.maker.bundle(&self.device, &image), image)
+        (self.maker.bundle(&image), image)
     }
 
     fn until_slot_b_is_being_written(&self, image: &[u8]) {
@@ -96,10 +96,10 @@ fn a_bundle_is_booted_on_trial_and_kept_and_the_next_one_goes_into_the_other_slo
 fn a_system_that_is_not_well_or_does_not_come_up_is_rolled_back() {
     let Some(mut bench) = bench() else { return };
     let _daemon = Daemon::start(&bench.device, &bench.maker);
-    let unhealthy = bench.maker.bundle(&bench.device, &image(System::Unhealthy, 2, SIZE));
+    let unhealthy = bench.maker.bundle(&image(System::Unhealthy, 2, SIZE));
     bench.update("unhealthy", &unhealthy).is("FAILED", "health-check-failed");
     bench.nothing_but_a_boots();
-    let dead = bench.maker.bundle(&bench.device, &image(System::Panics, 3, SIZE));
+    let dead = bench.maker.bundle(&image(System::Panics, 3, SIZE));
     bench.update("dead", &dead).is("FAILED", "bootloader-rolled-back");
     bench.nothing_but_a_boots();
     assert_eq!(bench.boots(), "A\nB\nA\nB\nB\nB\nA\n");
@@ -113,9 +113,9 @@ fn what_swupdate_does_not_take_is_not_booted() {
     assert!(!exists(&bench.device.path("state/staging")), "nothing is fetched that nobody would install");
 
     let _daemon = Daemon::start(&bench.device, &bench.maker);
-    let stranger = Maker::new().bundle(&bench.device, &image);
+    let stranger = Maker::new().bundle(&image);
     bench.update("stranger", &stranger).is("FAILED", "installer-failed");
-    let torn = bench.maker.bundle_that_says(&bench.device, &image, &sha256(b"another image"));
+    let torn = bench.maker.bundle_that_says(&image, &sha256(b"another image"));
     let ended = bench.update("torn", &torn);
     assert!(ended.is("FAILED", "installer-failed").message.contains("HASH mismatch"), "{ended:?}");
     bench.update("no-bundle", b"this is no bundle").is("FAILED", "installer-failed");

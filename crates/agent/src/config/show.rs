@@ -57,6 +57,7 @@ impl Display for Settings {
         writeln!(f, "\n[download]")?;
         writeln!(f, "max_size_bytes = {}", self.download.limits.max_size)?;
         writeln!(f, "min_rate_bytes_per_second = {}", self.download.limits.min_rate)?;
+        seconds(f, "rate_window_seconds", self.download.limits.rate_window)?;
         writeln!(f, "max_rate_bytes_per_second = {}", self.download.limits.max_rate)?;
         seconds(f, "timeout_seconds", self.download.limits.deadline)?;
         writeln!(f, "allow_http = {}", self.download.allow_http)?;

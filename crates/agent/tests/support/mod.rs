@@ -10,6 +10,8 @@
 
 #[path = "../../../cloud/tests/support/mod.rs"]
 pub mod cloud;
+#[cfg(feature = "rauc")]
+pub mod rauc;
 pub mod slots;
 pub mod swupdate;
 
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Device {
     folder: tempfile::TempDir,
     agent: Option<Child>,
+    /// What the program finds in it, besides this process's.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Device {
@@ -47,7 +51,7 @@ impl Device {
             .output()
             .unwrap();
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
-        Self { folder, agent: None }
+        Self { folder, agent: None, environment: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -143,6 +147,7 @@ impl Device {
         command
             .args(arguments)
             .args(["--config", self.config().to_str().unwrap()])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

@@ -1,6 +1,5 @@
-//! A system with RAUC: two slots on loop devices, a bus of its own, RAUC's service, and a bootloader that is a script
-//! with files. What boots is what the bootloader says, and the service is told so.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests")]
+//! A system with RAUC: two slots, a bus of its own, RAUC's service, and a bootloader that is a script with a file. What
+//! boots is what the bootloader says, and the service is told so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,8 @@ pub const COMPATIBLE: &str = "board-1";
 
 pub struct Rauc {
     folder: tempfile::TempDir,
-    loops: Vec<String>,
+    /// Where the devices of the slots A and B are.
+    slots: [PathBuf; 2],
     bus: Child,
     service: Option<Child>,
 }
@@ -47,13 +47,11 @@ pub fn missing() -> Option<&'static str> {
 }
 
 impl Rauc {
-    /// Slot A runs. `lengths` are those of the slots A and B; `slot_keys` are more lines of their configuration.
-    pub fn create(lengths: [usize; 2], slot_keys: &str) -> Self {
+    /// A bus, and makers with their keys. There are no slots yet, and no service.
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for name in ["boot", "mnt"] {
-            fs::create_dir(path(name)).unwrap();
-        }
+        fs::create_dir(path("mnt")).unwrap();
         for name in ["maker", "stranger"] {
             let (key, certificate) = (path(&format!("{name}.key")), path(&format!("{name}.pem")));
             let [key, certificate] = [&key, &certificate].map(|path| path.to_str().unwrap());
@@ -62,30 +60,11 @@ impl Rauc {
             let more = ["-days", "30", "-subj", &subject, "-keyout", key, "-out", certificate];
             done("openssl", &[&words[..], &more].concat());
         }
-        let mut slots = String::new();
-        let mut loops = Vec::new();
-        for (number, (boot_name, length)) in ["A", "B"].into_iter().zip(lengths).enumerate() {
-            let image = path(&format!("slot-{boot_name}"));
-            fs::write(&image, vec![boot_name.as_bytes()[0]; length]).unwrap();
-            let device = done("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
-            slots += &format!(
-                "[slot.rootfs.{number}]\ndevice={device}\ntype=raw\nbootname={boot_name}\n{slot_keys}\n"
-            );
-            loops.push(device);
-        }
-        let root = folder.path().display();
-        let config = format!(
-            "[system]\ncompatible={COMPATIBLE}\nbootloader=custom\nstatusfile={root}/status\n\
-             mountprefix={root}/mnt\nbundle-formats=plain\n[keyring]\npath={root}/maker.pem\n\
-             [handlers]\nbootloader-custom-backend={root}/bootloader\n{slots}"
-        );
-        fs::write(path("system.conf"), config).unwrap();
-        fs::write(path("bootloader"), BOOTLOADER).unwrap();
-        done("chmod", &["+x", path("bootloader").to_str().unwrap()]);
         let bus_config = format!(
-            "<busconfig><type>system</type><listen>unix:path={root}/bus</listen><policy context=\"default\">\
+            "<busconfig><type>system</type><listen>unix:path={}</listen><policy context=\"default\">\
              <allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\"/><allow receive_sender=\"*\"/>\
-             </policy></busconfig>"
+             </policy></busconfig>",
+            path("bus").display()
         );
         fs::write(path("bus.conf"), bus_config).unwrap();
         let bus = Command::new("dbus-daemon")
@@ -94,9 +73,41 @@ impl Rauc {
             .spawn()
             .unwrap();
         until("the bus", || exists(&path("bus")).then_some(()));
-        let mut this = Self { folder, loops, bus, service: None };
+        Self { folder, slots: Default::default(), bus, service: None }
+    }
+
+    /// Slot A runs. The slots are loop devices of these lengths; `slot_keys` are more lines of their configuration.
+    pub fn create(lengths: [usize; 2], slot_keys: &str) -> Self {
+        let mut this = Self::new();
+        let images = ["A", "B"].map(|slot| this.path(&format!("slot-{slot}")));
+        for ((image, length), letter) in images.iter().zip(lengths).zip([b'A', b'B']) {
+            fs::write(image, vec![letter; length]).unwrap();
+        }
+        let slots =
+            images.map(|image| done("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().into());
+        let disk = this.path("");
+        this.keep_on(&disk, slots, slot_keys);
         this.serve("A");
         this
+    }
+
+    /// What must survive a power cut is on this disk: RAUC's record of its slots, and the bootloader's state.
+    pub fn keep_on(&mut self, disk: &Path, slots: [PathBuf; 2], slot_keys: &str) {
+        let (root, disk) = (self.folder.path().display(), disk.display());
+        let mut config = format!(
+            "[system]\ncompatible={COMPATIBLE}\nbootloader=custom\nstatusfile={disk}/status\n\
+             mountprefix={root}/mnt\nbundle-formats=plain\n[keyring]\npath={root}/maker.pem\n\
+             [handlers]\nbootloader-custom-backend={root}/bootloader\n"
+        );
+        for (number, (name, device)) in ["A", "B"].into_iter().zip(&slots).enumerate() {
+            let device = device.display();
+            config +=
+                &format!("[slot.rootfs.{number}]\ndevice={device}\ntype=raw\nbootname={name}\n{slot_keys}\n");
+        }
+        fs::write(self.path("system.conf"), config).unwrap();
+        fs::write(self.path("bootloader"), format!("#!/bin/sh\ncd {disk} || exit 1\n{BOOTLOADER}")).unwrap();
+        done("chmod", &["+x", self.path("bootloader").to_str().unwrap()]);
+        self.slots = slots;
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -121,6 +132,22 @@ impl Rauc {
         let mut service = self.service.take().unwrap();
         service.kill().unwrap();
         service.wait().unwrap();
+    }
+
+    /// As in a power cut: no service, and no bundle that it has mounted.
+    pub fn power_goes(&mut self) {
+        if self.service.is_some() {
+            self.kill_service();
+        }
+        let mount = self.path("mnt/bundle");
+        // A program that the service has started may hold it for a moment.
+        until("the bundle to be unmounted", || {
+            let mounted = run("mountpoint", &["-q", mount.to_str().unwrap()]).status.success();
+            if mounted {
+                run("umount", &[mount.to_str().unwrap()]);
+            }
+            (!mounted).then_some(())
+        });
     }
 
     /// The bundle's bytes.
@@ -178,10 +205,14 @@ impl Rauc {
         self.rauc(&["install", file.to_str().unwrap()]).spawn().unwrap()
     }
 
+    pub fn device(&self, boot_name: &str) -> &Path {
+        &self.slots[usize::from(boot_name == "B")]
+    }
+
     /// What the slot has, up to `length`.
     pub fn slot(&self, boot_name: &str, length: usize) -> Vec<u8> {
         use std::io::Read;
-        let device = &self.loops[usize::from(boot_name == "B")];
+        let device = self.device(boot_name);
         let mut bytes = vec![0; length];
         fs::File::open(device).unwrap().read_exact(&mut bytes).unwrap();
         bytes
@@ -189,16 +220,19 @@ impl Rauc {
 
     pub fn write_slot(&self, boot_name: &str, bytes: &[u8]) {
         use std::io::Write;
-        let device = &self.loops[usize::from(boot_name == "B")];
+        let device = self.device(boot_name);
         let mut file = fs::File::options().write(true).open(device).unwrap();
         file.write_all(bytes).unwrap();
         file.sync_all().unwrap();
     }
 
+    pub fn ask_bootloader(&self, words: &[&str]) -> String {
+        done(self.path("bootloader").to_str().unwrap(), words).trim().to_owned()
+    }
+
     /// What the bootloader would boot, and what it thinks of slot B.
     pub fn bootloader(&self) -> (String, String) {
-        let ask = |words: &[&str]| done(self.path("bootloader").to_str().unwrap(), words).trim().to_owned();
-        (ask(&["get-primary"]), ask(&["get-state", "B"]))
+        (self.ask_bootloader(&["get-primary"]), self.ask_bootloader(&["get-state", "B"]))
     }
 
     /// The system goes down and comes up with this slot; the agent has ended already.
@@ -206,15 +240,12 @@ impl Rauc {
         assert!(device.has_ended());
         self.kill_service();
         self.serve(boot_name);
-        self.start(device);
-    }
-
-    pub fn start(&self, device: &mut Device) {
-        device.start_with_environment(&[("DBUS_SYSTEM_BUS_ADDRESS", &self.bus())]);
+        device.start();
     }
 
     /// Makes firmware of this device a matter of RAUC, and its reboots simulated ones.
-    pub fn configure(&self, device: &Device) {
+    pub fn configure(&self, device: &mut Device) {
+        device.environment.push(("DBUS_SYSTEM_BUS_ADDRESS".to_owned(), self.bus()));
         let text = fs::read_to_string(device.config()).unwrap();
         let (before, rest) = text.split_once("\n[firmware]\n").unwrap();
         let after = rest.split_once("\n[").map(|(_, after)| format!("\n[{after}")).unwrap_or_default();
@@ -237,8 +268,8 @@ impl Drop for Rauc {
         while run("mountpoint", &["-q", mount.to_str().unwrap()]).status.success()
             && run("umount", &["--lazy", mount.to_str().unwrap()]).status.success()
         {}
-        for device in &self.loops {
-            run("losetup", &["--detach", device]);
+        for device in self.slots.iter().filter(|device| device.starts_with("/dev")) {
+            run("losetup", &["--detach", device.to_str().unwrap()]);
         }
         if std::thread::panicking() {
             eprintln!("RAUC's log:\n{}", fs::read_to_string(self.path("service.log")).unwrap_or_default());
@@ -256,17 +287,20 @@ fn done(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// RAUC's custom backend: the order in which the slots are tried, and whether each is good.
-const BOOTLOADER: &str = r#"#!/bin/sh
-cd "$(dirname "$0")/boot" || exit 1
-state() { cat "state.$1" 2>/dev/null || echo good; }
+/// RAUC's custom backend: the order in which the slots are tried, and whether each is good. Changed in one write, as a
+/// bootloader's own environment is.
+const BOOTLOADER: &str = r#"
+order="A B" A=good B=good
+[ ! -f boot ] || . ./boot
+put() { echo "order='$order' A=$A B=$B" >boot.new && sync boot.new && mv boot.new boot && sync .; }
 case $1 in
-get-primary) for slot in $(cat order 2>/dev/null || echo A B); do
-    if [ "$(state "$slot")" = good ]; then echo "$slot"; exit; fi
+get-primary) for slot in $order; do
+    eval "state=\$$slot"
+    if [ "$state" = good ]; then echo "$slot"; exit; fi
     done; exit 1 ;;
-set-primary) echo good >"state.$2"; if [ "$2" = A ]; then echo A B; else echo B A; fi >order ;;
-get-state) state "$2" ;;
-set-state) echo "$2" "$3" >>marks; echo "$3" >"state.$2" ;;
+set-primary) eval "$2=good"; if [ "$2" = A ]; then order="A B"; else order="B A"; fi; put ;;
+get-state) eval "echo \$$2" ;;
+set-state) echo "$2" "$3" >>marks; eval "$2=$3"; put ;;
 *) exit 1 ;;
 esac
 "#;

@@ -25,19 +25,18 @@ impl Maker {
         self.folder.path().join("cert.pem")
     }
 
-    pub fn bundle(&self, device: &Device, image: &[u8]) -> Vec<u8> {
-        self.bundle_that_says(device, image, &sha256(image))
+    pub fn bundle(&self, image: &[u8]) -> Vec<u8> {
+        self.bundle_that_says(image, &sha256(image))
     }
 
-    /// A bundle for both slots, that says this of its image.
-    pub fn bundle_that_says(&self, device: &Device, image: &[u8], checksum: &str) -> Vec<u8> {
+    /// A bundle for both slots of whichever device, that says this of its image.
+    pub fn bundle_that_says(&self, image: &[u8], checksum: &str) -> Vec<u8> {
         let folder = self.folder.path();
         fs::write(folder.join("rootfs.img"), image).unwrap();
         let mode = |mode: &str, slot: &str| {
             format!(
-                "{mode} = {{ images: ( {{ filename = \"rootfs.img\"; type = \"raw\"; device = {:?}; sha256 = {:?}; \
+                "{mode} = {{ images: ( {{ filename = \"rootfs.img\"; type = \"raw\"; device = {slot:?}; sha256 = {:?}; \
                  installed-directly = true; }} ); }};",
-                device.path(slot),
                 checksum.trim_start_matches("sha256:"),
             )
         };
@@ -94,6 +93,8 @@ impl Daemon {
             .arg(maker.certificate())
             .args(["-q", "stable,slot-a", "-q", "stable,slot-b"])
             .env("TMPDIR", &folder)
+            // Where the slots are that bundles name.
+            .current_dir(device.path(""))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -10,15 +10,27 @@ use crate::support::{Device, Operator, cloud_with_bucket, firmware_document, sha
 
 /// A job, and the device that it is for.
 pub trait Scenario: Sync {
-    fn name(&self) -> &'static str;
+    fn name(&self) -> String;
+    /// How many times fewer points a sample has, because each takes longer.
+    fn thinned(&self) -> usize {
+        1
+    }
     fn document(&self) -> Value;
     fn cloud(&self) -> Cloud;
     /// Once for all points. `disk` is where the device keeps what it must not lose.
-    fn configure(&self, device: &Device, disk: &Path);
+    fn configure(&self, device: &mut Device, disk: &Path);
     /// The device as it is before the job; the disk is empty.
     fn prepare(&self, device: &Device, disk: &Path);
-    /// After a power cut, before anything of ours runs.
-    fn power_is_back(&self, device: &Device, job: &str);
+    /// The power goes: what runs beside the agent ends with it.
+    fn power_goes(&self) {}
+    /// The system boots, and not because the agent has ordered it: after a power cut, or by somebody's hand.
+    fn boot(&self, device: &Device, job: &str);
+    /// Before the agent starts: what else runs in the system that has booted.
+    fn bring_up(&self, _: &Device) {}
+    /// Is it somebody's turn to reboot the system?
+    fn awaits_reboot(&self, _device: &Device, _disk: &Path) -> bool {
+        false
+    }
     /// The one terminal state that is right, and its reason.
     fn outcome(&self) -> (&'static str, &'static str);
     /// What is not as that state says, or as the journal allowed when the agent had been ended.
@@ -67,13 +79,14 @@ const OLD_FIRMWARE: &[u8] = b"old firmware";
 const OLD_CONFIG: &str = r#"{"a": "old"}"#;
 
 impl Scenario for Operation {
-    fn name(&self) -> &'static str {
-        match self {
+    fn name(&self) -> String {
+        let name = match self {
             Self::Firmware => "update-firmware",
             Self::FirmwareWhoseCommandFails => "update-firmware whose command fails",
             Self::Config => "update-config",
             Self::Reboot => "reboot",
-        }
+        };
+        name.to_owned()
     }
 
     fn document(&self) -> Value {
@@ -97,7 +110,7 @@ impl Scenario for Operation {
         }
     }
 
-    fn configure(&self, device: &Device, disk: &Path) {
+    fn configure(&self, device: &mut Device, disk: &Path) {
         device.simulate_reboots();
         for (table, key, file) in
             [("firmware", "command", "firmware.bin"), ("config", "reload_command", "config.json")]
@@ -112,13 +125,7 @@ impl Scenario for Operation {
             let command = device.script(&format!("{table}.sh"), &script);
             device.configure(table, &format!("{key} = {command}"));
         }
-        let mut config = fs::read_to_string(device.config()).unwrap();
-        for name in ["state", "firmware.bin", "config.json"] {
-            let (from, to) = (device.path(name), disk.join(name));
-            assert!(config.contains(from.to_str().unwrap()));
-            config = config.replace(&format!("{from:?}"), &format!("{to:?}"));
-        }
-        device.write("fleethand.toml", config);
+        keep_on(disk, device, &["state", "firmware.bin", "config.json"]);
     }
 
     fn prepare(&self, device: &Device, disk: &Path) {
@@ -131,7 +138,7 @@ impl Scenario for Operation {
         device.write("boot-id", "boot-1\n");
     }
 
-    fn power_is_back(&self, device: &Device, job: &str) {
+    fn boot(&self, device: &Device, job: &str) {
         device.write("boot-id", format!("boot-after-cut-of-{job}\n"));
     }
 
@@ -208,6 +215,32 @@ impl Operation {
             (Self::Firmware | Self::Config, _) => "n",
         }
     }
+}
+
+/// What the device must not lose of what its configuration names.
+pub fn keep_on(disk: &Path, device: &Device, names: &[&str]) {
+    let mut config = fs::read_to_string(device.config()).unwrap();
+    for name in names {
+        let (from, to) = (device.path(name), disk.join(name));
+        assert!(config.contains(from.to_str().unwrap()));
+        config = config.replace(&format!("{from:?}"), &format!("{to:?}"));
+    }
+    device.write("fleethand.toml", config);
+}
+
+/// An order that was given is not given again by the system that it led to.
+pub fn wrong_orders(device: &Device, most: usize) -> Option<String> {
+    let orders = fs::read_to_string(device.path("reboots")).unwrap_or_default();
+    let orders: Vec<_> = orders.lines().collect();
+    let mut boots = orders.clone();
+    boots.dedup();
+    let wrong = orders.len() > most || boots.len() != orders.len();
+    wrong.then(|| format!("ordered to reboot in {orders:?}"))
+}
+
+pub fn installed(disk: &Path) -> String {
+    let bytes = fs::read(disk.join("state/installed.json")).unwrap_or_default();
+    serde_json::from_slice::<Value>(&bytes).unwrap_or_default().to_string()
 }
 
 pub fn names(folder: &Path) -> String {

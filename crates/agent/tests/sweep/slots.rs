@@ -5,124 +5,133 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use release::{Envelope, Kind, SigningKey, Statement};
 use serde_json::{Value, json};
 
-use crate::operation::{Scenario, Standing, names};
+use crate::operation::{Scenario, Standing, installed, keep_on, names, wrong_orders};
 use crate::support::cloud::Cloud;
 use crate::support::slots::{System, image};
 use crate::support::{Device, Operator, cloud_with_bucket, firmware_document, sha256};
+use crate::writer::Writer;
 
-const SIZE: usize = 200_000;
+pub const SIZE: usize = 200_000;
 /// What must survive, and so is on the disk whose power is cut.
 const PERSISTENT: [&str; 3] = ["slotA", "slotB", "grubenv"];
+const SEQUENCE: u64 = 7;
 
 pub struct Slots {
-    pub system: System,
-    pub by: Writer,
+    system: System,
+    by: Writer,
+    artifact: Vec<u8>,
+    /// Whose signature the device asks for, and the job carries.
+    key: Option<SigningKey>,
+    at_the_next_reboot: bool,
 }
 
-/// Who writes the slot and tells the bootloader.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Writer {
-    Agent,
-    /// Target `command`: the example of docs/targets.md, on this simulated device.
-    Installer,
+/// The system that runs before the job.
+pub fn running() -> Vec<u8> {
+    image(System::Good, 1, SIZE)
 }
 
-/// `$1` is the verb, `$2` the file. `grub-editenv` empties the block before it writes it, so it is given a copy.
-const INSTALLER: &str = r#"
-set -eu
-running=$(sed 's/.*slot=//' cmdline)
-case $running in A) other=B ;; B) other=A ;; *) exit 20 ;; esac
-mark=$disk/mark
-boot() {
-    cp $disk/grubenv $disk/grubenv.new
-    grub-editenv $disk/grubenv.new set "$@"
-    sync $disk/grubenv.new
-    mv $disk/grubenv.new $disk/grubenv
-    sync $disk
+/// The one that it brings.
+pub fn update(system: System) -> Vec<u8> {
+    image(system, 2, SIZE)
 }
-case $1 in
-install)
-    [ ! -f $mark ] || [ "$(cat $mark)" = "$running" ] || exit 0
-    echo "$running" >$mark.new && sync $mark.new && mv $mark.new $mark && sync $disk
-    boot try= left=
-    dd if="$2" of=$disk/slot$other bs=64k conv=fsync,notrunc status=none
-    echo progress 100
-    boot try=$other left=3
-    exit 10
-    ;;
-check) [ "sha256:$(sha256sum <$disk/slot$running | cut -d' ' -f1)" = "$FLEETHAND_CHECKSUM" ] || exit 20 ;;
-confirm) boot good=$running try= left= rolledback= && rm -f $mark ;;
-rollback)
-    [ -f $mark ] || exit 0
-    before=$(cat $mark)
-    boot good=$before try= left= rolledback=
-    [ "$before" = "$running" ] || exit 10
-    rm -f $mark
-    ;;
-*) exit 64 ;;
-esac
-"#;
+
+/// How an update with this system ends.
+pub fn outcome(system: System) -> (&'static str, &'static str) {
+    match system {
+        System::Good => ("SUCCEEDED", "installed"),
+        System::Unhealthy => ("FAILED", "health-check-failed"),
+        System::Panics => ("FAILED", "bootloader-rolled-back"),
+    }
+}
+
+pub fn description(system: System) -> &'static str {
+    match system {
+        System::Good => "a system that is well",
+        System::Unhealthy => "a system that is not well",
+        System::Panics => "a system that does not come up",
+    }
+}
+
+/// There and, if it is not well, back again.
+pub fn most_orders(system: System) -> usize {
+    if system == System::Unhealthy { 2 } else { 1 }
+}
 
 impl Slots {
-    fn running(&self) -> Vec<u8> {
-        image(System::Good, 1, SIZE)
+    pub fn new(system: System, by: Writer) -> Self {
+        let artifact = by.artifact(update(system));
+        Self { system, by, artifact, key: None, at_the_next_reboot: false }
     }
 
-    fn update(&self) -> Vec<u8> {
-        image(self.system, 2, SIZE)
+    pub fn signed(mut self) -> Self {
+        let pem = SigningKey::generate(Kind::Ed25519).unwrap();
+        self.key = Some(SigningKey::from_pem(pem.as_bytes()).unwrap());
+        self
+    }
+
+    /// Nobody orders the reboot but a person.
+    pub fn at_the_next_reboot(mut self) -> Self {
+        self.at_the_next_reboot = true;
+        self
     }
 
     fn stays(&self) -> bool {
         self.system == System::Good
     }
+
+    fn release(&self, key: &SigningKey) -> Value {
+        use sha2::Digest;
+        let digest = sha2::Sha256::digest(&self.artifact).into();
+        let length = self.artifact.len() as u64;
+        let statement = Statement::new(digest, length, "2.0", SEQUENCE, &["board-1".to_owned()]);
+        let mut envelope = Envelope::of(&statement).unwrap();
+        envelope.sign(key).unwrap();
+        serde_json::to_value(&envelope).unwrap()
+    }
 }
 
 impl Scenario for Slots {
-    fn name(&self) -> &'static str {
-        match (self.by, self.system) {
-            (Writer::Agent, System::Good) => "slots, a system that is well",
-            (Writer::Agent, System::Unhealthy) => "slots, a system that is not well",
-            (Writer::Agent, System::Panics) => "slots, a system that does not come up",
-            (Writer::Installer, System::Good) => "an installer, a system that is well",
-            (Writer::Installer, System::Unhealthy) => "an installer, a system that is not well",
-            (Writer::Installer, System::Panics) => "an installer, a system that does not come up",
-        }
+    fn name(&self) -> String {
+        let signed = if self.key.is_some() { ", signed" } else { "" };
+        let when = if self.at_the_next_reboot { ", at the next reboot" } else { "" };
+        format!("{}, {}{signed}{when}", self.by.name(), description(self.system))
+    }
+
+    fn thinned(&self) -> usize {
+        if matches!(self.by, Writer::Swupdate(_)) { 4 } else { 1 }
     }
 
     fn document(&self) -> Value {
-        firmware_document("fw", "2.0", &sha256(&self.update()))
+        let mut document = firmware_document("fw", "2.0", &sha256(&self.artifact));
+        if let Some(key) = &self.key {
+            document["release"] = self.release(key);
+        }
+        if self.at_the_next_reboot {
+            document["activate"] = json!("next-reboot");
+        }
+        document
     }
 
     fn cloud(&self) -> Cloud {
         let cloud = cloud_with_bucket(&[]);
-        cloud.upload("fw", &self.update());
+        cloud.upload("fw", &self.artifact);
         cloud
     }
 
-    fn configure(&self, device: &Device, disk: &Path) {
-        device.simulate_slots(&self.running(), SIZE as u64);
-        let mut config = fs::read_to_string(device.config()).unwrap();
-        for name in PERSISTENT.into_iter().chain(["state"]) {
-            let (from, to) = (device.path(name), disk.join(name));
-            assert!(config.contains(from.to_str().unwrap()));
-            config = config.replace(&format!("{from:?}"), &format!("{to:?}"));
+    fn configure(&self, device: &mut Device, disk: &Path) {
+        device.simulate_slots(&running(), SIZE as u64);
+        device.only_whole_systems_boot(&[&running(), &update(self.system)]);
+        keep_on(disk, device, &[&PERSISTENT[..], &["state"]].concat());
+        self.by.configure(device, disk);
+        if let Some(key) = &self.key {
+            fs::create_dir(device.path("keys.d")).unwrap();
+            device.write("keys.d/maker.pem", key.public().to_pem());
+            device.configure("release", "keys = \"keys.d\"");
+            device.configure("device", "compatible = [\"board-1\"]");
         }
-        if self.by == Writer::Installer {
-            let begin = config.find("[firmware]").unwrap();
-            let end = config[begin..].find("\n\n[boot]").unwrap() + begin;
-            let end = end + config[end + 2..].find("\n\n").map_or(config.len() - end, |length| length + 2);
-            let (folder, disk) = (device.path(""), disk.display());
-            let script = format!("cd {}\ndisk={disk}\n{INSTALLER}", folder.display());
-            let command = device.script("installer.sh", &script);
-            let installer = format!(
-                "[firmware]\ntarget = \"command\"\n\n[firmware.installer]\ncommand = {command}\n\
-                 staging = \"{disk}/staging\"\n"
-            );
-            config.replace_range(begin..end, &installer);
-        }
-        device.write("fleethand.toml", config);
         for name in PERSISTENT {
             fs::remove_file(device.path(name)).unwrap();
             symlink(disk.join(name), device.path(name)).unwrap();
@@ -130,10 +139,11 @@ impl Scenario for Slots {
     }
 
     fn prepare(&self, device: &Device, disk: &Path) {
+        self.by.power_goes();
         fs::create_dir(disk.join("state")).unwrap();
-        let installed = json!({"version": "1.0", "digest": sha256(&self.running()), "slot": "A"});
+        let installed = json!({"version": "1.0", "digest": sha256(&running()), "slot": "A"});
         fs::write(disk.join("state/installed.json"), installed.to_string()).unwrap();
-        device.write("slotA", self.running());
+        device.write("slotA", running());
         device.write("slotB", vec![0; SIZE]);
         for arguments in [["create"].as_slice(), &["set", "good=A"]] {
             let status = Command::new("grub-editenv").arg(disk.join("grubenv")).args(arguments).status();
@@ -143,16 +153,30 @@ impl Scenario for Slots {
         device.power_cycle();
     }
 
-    fn power_is_back(&self, device: &Device, _: &str) {
+    fn power_goes(&self) {
+        self.by.power_goes();
+    }
+
+    fn boot(&self, device: &Device, _: &str) {
         device.power_cycle();
     }
 
-    fn outcome(&self) -> (&'static str, &'static str) {
-        match self.system {
-            System::Good => ("SUCCEEDED", "installed"),
-            System::Unhealthy => ("FAILED", "health-check-failed"),
-            System::Panics => ("FAILED", "bootloader-rolled-back"),
+    fn bring_up(&self, device: &Device) {
+        self.by.bring_up(device);
+    }
+
+    fn awaits_reboot(&self, device: &Device, disk: &Path) -> bool {
+        if !self.at_the_next_reboot {
+            return false;
         }
+        let journal = fs::read(disk.join("state/journal.json")).unwrap_or_default();
+        let phase = serde_json::from_slice::<Value>(&journal).unwrap_or_default()["phase"].take();
+        let boot_id = String::from_utf8(device.read("boot-id")).unwrap();
+        phase["phase"] == "rebooting" && phase["attempts"] == 0 && phase["boot_id"] == boot_id.trim()
+    }
+
+    fn outcome(&self) -> (&'static str, &'static str) {
+        outcome(self.system)
     }
 
     fn wrongs(&self, device: &Device, disk: &Path, _: &Standing) -> Vec<String> {
@@ -166,40 +190,47 @@ impl Scenario for Slots {
         let slot = if stays { "B" } else { "A" };
         expect("the slot that runs", device.running_slot(), slot);
         expect("the environment block", device.boot_state(), &format!("good={slot}"));
-        expect("slot A", sha256(&device.read("slotA")), &sha256(&self.running()));
-        let (version, digest) =
-            if stays { ("2.0", sha256(&self.update())) } else { ("1.0", sha256(&self.running())) };
+        expect("slot A", sha256(&device.read("slotA")), &sha256(&running()));
         if stays {
-            expect("slot B", sha256(&device.read("slotB")), &digest);
+            expect("slot B", sha256(&device.read("slotB")), &sha256(&update(self.system)));
         }
-        let installed = fs::read(disk.join("state/installed.json")).unwrap_or_default();
-        let installed: Value = serde_json::from_slice(&installed).unwrap_or_default();
+
+        let (version, digest) =
+            if stays { ("2.0", sha256(&self.artifact)) } else { ("1.0", sha256(&running())) };
         let mut recorded = json!({"version": version, "digest": digest, "slot": slot});
         // Which slot runs is not the agent's business where an installer has them.
-        if self.by == Writer::Installer && stays {
+        if matches!(self.by, Writer::Installer) && stays {
             recorded.as_object_mut().unwrap().remove("slot");
         }
-        expect("installed.json", installed.to_string(), &recorded.to_string());
-        let staging = if self.by == Writer::Installer { "staging " } else { "" };
-        // The installer's own note of an update that did not stay: the next one writes it anew.
-        let disk_names = names(disk).replace("mark ", "");
-        expect("the disk", disk_names, &format!("grubenv slotA slotB {staging}state"));
-        let refused = if stays { "" } else { " refused.json" };
-        expect(
-            "the state",
-            names(&disk.join("state")),
-            &format!("history.json installed.json meter.json{refused}"),
-        );
-
-        // An order that was given is not given again by the system that it led to.
-        let orders = fs::read_to_string(device.path("reboots")).unwrap_or_default();
-        let orders: Vec<_> = orders.lines().collect();
-        let most = if self.system == System::Unhealthy { 2 } else { 1 };
-        let mut boots = orders.clone();
-        boots.dedup();
-        if orders.len() > most || boots.len() != orders.len() {
-            wrongs.push(format!("ordered to reboot in {orders:?}"));
+        let mut state = vec!["history.json", "installed.json", "meter.json"];
+        if self.key.is_some() && stays {
+            recorded["sequence"] = json!(SEQUENCE);
+            let floor = fs::read_to_string(disk.join("state/sequence-floor")).unwrap_or_default();
+            expect("the sequence floor", floor, &format!("{SEQUENCE}\n"));
+            state.push("sequence-floor");
         }
+        expect("installed.json", installed(disk), &recorded.to_string());
+        if !stays {
+            state.push("refused.json");
+        }
+        let mut on_disk = vec!["grubenv", "slotA", "slotB", "state"];
+        match self.by.staging().map(|staging| (staging, staging.strip_prefix("state/"))) {
+            Some((_, Some(inside))) => state.push(inside),
+            Some((staging, None)) => on_disk.push(staging),
+            None => {}
+        }
+        if let Some(staging) = self.by.staging() {
+            expect("what is staged", names(&disk.join(staging)), "");
+        }
+        for names in [&mut state, &mut on_disk] {
+            names.sort_unstable();
+        }
+        expect("the state", names(&disk.join("state")), &state.join(" "));
+        // The installer's own note of an update that did not stay: the next one writes it anew.
+        expect("the disk", names(disk).replace("mark ", ""), &on_disk.join(" "));
+
+        let most = if self.at_the_next_reboot { 0 } else { most_orders(self.system) };
+        wrongs.extend(wrong_orders(device, most));
         // The next boot, and the one after it, are of the same system.
         for _ in 0..2 {
             device.power_cycle();

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::{Assignments, Bootloader, Variables, ask, changes, variables};
 use crate::command::CommandSpec;
 use crate::error::DeviceError;
-use crate::storage::{Durability, remove_if_there, write_atomically};
+use crate::storage::remove_if_there;
 
 pub(super) struct UBoot {
     pub printenv: CommandSpec,
@@ -49,17 +49,16 @@ impl UBoot {
     /// One script is one write of the environment. `fw_setenv` syncs it; that it is whole after a power cut takes a
     /// redundant environment.
     async fn set(&self, have: &Variables, want: Assignments) -> Result<(), DeviceError> {
-        let changes = changes(have, want);
-        if changes.is_empty() {
-            return Ok(());
+        let (changes, script) = (changes(have, want), &self.script);
+        let mut done = Ok(());
+        if !changes.is_empty() {
+            let lines: String = changes.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+            std::fs::write(script, lines).map_err(DeviceError::storage("write", script))?;
+            done = ask(&self.setenv, ["-s".to_owned(), script.display().to_string()]).await.map(drop);
         }
-        let lines: String = changes.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let script = &self.script;
-        write_atomically(script, lines.as_bytes(), Durability::Process)
-            .map_err(DeviceError::storage("write", script))?;
-        let done = ask(&self.setenv, ["-s".to_owned(), script.display().to_string()]).await;
+        // Also where there is nothing to write: whoever wrote what is there may not have lived to do it.
         remove_if_there(script).map_err(DeviceError::storage("remove", script))?;
-        done.map(drop)
+        done
     }
 }
 
@@ -149,6 +148,10 @@ mod tests {
         u_boot.mark_good("B").await.unwrap();
         holds("BOOT_ORDER=B\nBOOT_A_LEFT=3\nBOOT_B_LEFT=3").await;
         assert_eq!(u_boot.mark_bad("B", "A").await.unwrap_err().reason(), "bootloader-error");
+        assert!(!u_boot.script.exists());
+        // Killed after the environment was written and before the script was removed.
+        std::fs::write(&u_boot.script, "BOOT_ORDER=B\n").unwrap();
+        u_boot.mark_good("B").await.unwrap();
         assert!(!u_boot.script.exists());
     }
 

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::wire::{self, ProgressLayout, Run, Selection, Status};
 use crate::device::Percent;
-use crate::{DeviceError, Halt};
+use crate::{DeviceError, Halt, blocking};
 
 /// Between two questions to a daemon that is busy.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ impl Client {
             }
             // Handlers can say anything, the daemon's own word is this.
             match self.ask().await? {
-                Status { last_succeeded: true, .. } => Ok(()),
+                Status { last_succeeded: true, .. } => on_disk().await,
                 _ => Err(unexpected("its last result is not success".to_owned())),
             }
         };
@@ -163,6 +163,16 @@ async fn feed(mut stream: UnixStream, file: &Path, halt: &Halt) {
         // The daemon fails with what it has.
         () = halt.halted() => {}
     }
+}
+
+/// SWUpdate does not sync what it writes, and only it knows where that is. What a power cut would take away again must not
+/// be told to boot.
+async fn on_disk() -> Result<(), DeviceError> {
+    blocking(|| {
+        nix::unistd::sync();
+        Ok(())
+    })
+    .await
 }
 
 /// What the daemon tells of an installation.

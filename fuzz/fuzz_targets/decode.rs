@@ -1,0 +1,1 @@
+../../crates/device/src/slots/decode.rs
