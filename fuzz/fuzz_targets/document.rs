@@ -22,6 +22,8 @@ fuzz_target!(|bytes: &[u8]| {
             Err(error) => {
                 let Outcome { message, .. } = Outcome::from(&error);
                 assert!(!message.is_empty());
+                // What is expected of a file's name says that there is none in it.
+                let message = message.replace("without / ? and", "");
                 // Of a checksum what stands before the colon is named, which is a scheme if it is a URL.
                 assert!(message.starts_with("checksum: ") || !message.contains('?'), "{message}");
             }
