@@ -11,17 +11,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use connection::{Connection, Event};
-use device::HostDevice;
-use dispatcher::{
-    AfterStart, Dispatcher, Ended, Journal, OnOffer, Outcome, Phase, Progress, Rules, on_offer,
-};
-use downloader::Downloader;
+use dispatcher::{AfterStart, Ended, OnOffer, Outcome, Phase, Progress, Rules, on_offer};
 use jobs::{Action, ExecutionKey, JobExecution, Session, Settlement, Status, Withdrawal};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Settings;
 use crate::deadline::Deadline;
+use crate::hands::Hands;
 use crate::held::{self, Held};
 use crate::history::{History, Settled};
 use crate::meter::Meter;
@@ -67,10 +64,11 @@ enum Input {
 
 pub async fn run(
     settings: &Settings,
+    device: Hands,
     tls: Arc<rustls::ClientConfig>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut agent = Agent::open(settings, tls).await?;
+    let mut agent = Agent::open(settings, device, tls).await?;
     let thing = &settings.connection.thing_name;
     tracing::info!(name: "started", thing, version = env!("CARGO_PKG_VERSION"), "started");
     agent.take_up_what_a_restart_left().await?;
@@ -90,16 +88,13 @@ pub async fn run(
 }
 
 impl Agent {
-    async fn open(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> anyhow::Result<Self> {
-        let state_directory = &settings.host.state_directory;
-        let device = HostDevice::new(settings.host.clone());
-        let downloader = Downloader::new(settings.download.clone());
-        let journal = Journal::in_folder(state_directory);
-        let (mut host, warning) =
-            Dispatcher::open(device, downloader, settings.rules(), settings.policy.clone(), journal)?;
-        if let Some(warning) = warning {
-            tracing::error!("{warning}");
-        }
+    async fn open(
+        settings: &Settings,
+        device: Hands,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> anyhow::Result<Self> {
+        let state_directory = &settings.state_directory;
+        let mut host = device.dispatcher(settings, settings.rules(), settings.policy.clone())?;
         let boot_id = host.boot().await?.id;
         let history = History::open(state_directory);
         let mut session = Session::new(settings.session(), fastrand::u64(..));

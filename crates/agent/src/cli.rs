@@ -9,8 +9,9 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
+use crate::hands::Hands;
 use crate::lock::lock;
-use crate::{agent, doctor, dry_run, install, logging, setup};
+use crate::{agent, doctor, dry_run, helper, install, logging, setup};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
 const EXIT_CONFIG: u8 = 78;
@@ -34,6 +35,13 @@ enum Command {
         /// It connects with the same client id: stop the agent first, or set another client_id that the policy allows.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Install, reboot and run commands for the agent: the process with the privileges, and without the network.
+    ///
+    /// systemd starts it by its socket; it ends when it was idle for a while. Needs `[helper]` in the configuration.
+    Helper {
+        #[command(flatten)]
+        config: Config,
     },
     /// Check the configuration and the device's identity, and print the settings as understood.
     CheckConfig {
@@ -120,6 +128,15 @@ impl Command {
                 runtime.shutdown_background();
                 done.map(|()| ExitCode::SUCCESS)
             }
+            Self::Helper { config } => {
+                let settings = Settings::load(&config.config)?;
+                let helper = settings.required_helper(&config.config)?;
+                logging::start(settings.log);
+                let runtime = runtime()?;
+                let done = runtime.block_on(async { helper::run(&settings, helper, stop_signal()?).await });
+                runtime.shutdown_background();
+                done.map(|()| ExitCode::SUCCESS)
+            }
             Self::CheckConfig { config } => {
                 let settings = Settings::load(&config.config)?;
                 settings.tls(&config.config)?;
@@ -155,8 +172,13 @@ fn finish(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Re
 
 async fn install(settings: &Settings, order: &install::Order) -> anyhow::Result<ExitCode> {
     let stop = stop_signal()?;
-    let _lock = lock(&settings.host.state_directory)?;
+    let _locks = (lock(&settings.state_directory)?, lock_of_helper(settings)?);
     install::run(order, settings, stop).await
+}
+
+/// Where there is one, it serves nobody meanwhile.
+fn lock_of_helper(settings: &Settings) -> anyhow::Result<Option<nix::fcntl::Flock<std::fs::File>>> {
+    settings.helper.as_ref().map(|helper| lock(&helper.state_directory)).transpose()
 }
 
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
@@ -175,8 +197,13 @@ async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool)
     if dry_run {
         return dry_run::listen(settings, tls, stop).await;
     }
-    let _lock = lock(&settings.host.state_directory)?;
-    agent::run(settings, tls, stop).await
+    let _lock = lock(&settings.state_directory)?;
+    tokio::pin!(stop);
+    let device = tokio::select! {
+        device = Hands::new(settings) => device,
+        () = &mut stop => return Ok(()),
+    };
+    agent::run(settings, device, tls, stop).await
 }
 
 /// One thread: the loop is never busy, and a device has better uses for its memory. Long work on files has a

@@ -9,7 +9,7 @@ mod swupdate;
 mod table;
 mod trust;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const DAY: u64 = 24 * 60 * 60;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Of the process with the network: the journal, the history.
+    pub state_directory: PathBuf,
+    /// Present: what needs privileges is done by another process.
+    pub helper: Option<Helper>,
     pub connection: Connection,
     pub host: HostSettings,
     /// What `update-config` may change, in the order of the file.
@@ -45,6 +49,15 @@ pub struct Settings {
     /// How long an operation may take, unless its document says otherwise.
     pub operation_timeout: Duration,
     pub log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Helper {
+    pub socket: PathBuf,
+    /// Who may ask it, besides root.
+    pub user: String,
+    pub state_directory: PathBuf,
+    pub idle: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +94,7 @@ impl Settings {
         let text = read(file).map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
         let mut top = Table::parse(file, &text)?;
         let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
+        let helper = helper(top.optional_table("helper")?)?;
         let connection = connection(top.table("connection")?)?;
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let (config_files, configs) = files::configs(top.tables("config")?)?;
@@ -88,9 +102,11 @@ impl Settings {
         let (policy, hook) = policy::policy(top.table("policy")?)?;
         let compatible = trust::compatible(top.table("device")?)?;
         let trust = trust::trust(top.table("release")?, &compatible)?;
+        // The device's own state is with whoever touches the device.
+        let device_state = helper.as_ref().map_or(&state_directory, |helper| &helper.state_directory);
         let host = HostSettings {
-            firmware: device::firmware(top.optional_table("firmware")?, boot, health, &state_directory)?,
-            state_directory,
+            firmware: device::firmware(top.optional_table("firmware")?, boot, health, device_state)?,
+            state_directory: device_state.clone(),
             hook,
             configs: config_files,
             reboot: device::reboot(top.table("reboot")?)?,
@@ -108,6 +124,8 @@ impl Settings {
         let log = log(top.table("log")?)?;
         top.finish()?;
         Ok(Self {
+            state_directory,
+            helper,
             connection,
             host,
             configs,
@@ -118,6 +136,15 @@ impl Settings {
             step_timeout: (step_timeout > 0).then(|| Duration::from_secs(step_timeout * 60)),
             operation_timeout: operation_timeout.unwrap_or(Duration::from_secs(DAY)),
             log,
+        })
+    }
+
+    /// What `fleethand helper` cannot do without.
+    pub fn required_helper(&self, file: &Path) -> Result<&Helper, ConfigError> {
+        self.helper.as_ref().ok_or_else(|| ConfigError::Missing {
+            file: file.to_owned(),
+            key: "[helper] socket".to_owned(),
+            expected: "a path".to_owned(),
         })
     }
 
@@ -240,6 +267,18 @@ fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
     }
     table.finish()?;
     Ok(settings)
+}
+
+fn helper(table: Option<Table<'_>>) -> Result<Option<Helper>, ConfigError> {
+    let Some(mut table) = table else { return Ok(None) };
+    let helper = Helper {
+        socket: table.required_path("socket")?,
+        user: table.string("user", "the name of a user")?.unwrap_or_else(|| "fleethand".to_owned()),
+        state_directory: table.path("state_directory")?.unwrap_or("/var/lib/fleethand-helper".into()),
+        idle: table.seconds("idle_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(60)),
+    };
+    table.finish()?;
+    Ok(Some(helper))
 }
 
 fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {

@@ -30,7 +30,7 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     for check in local::folders(settings) {
         report.add(check);
     }
-    let runs = lock::is_held(&settings.host.state_directory);
+    let runs = lock::is_held(&settings.state_directory);
     report.add(local::agent(&runs));
     match settings.tls(file) {
         Ok(tls) => cloud::connect(&settings.link(tls), &settings.connection.thing_name, runs, report).await,
@@ -50,6 +50,6 @@ pub async fn examine_new(
 ) {
     report.add(local::clock(SystemTime::now()));
     report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now()));
-    let runs = lock::is_held(&settings.host.state_directory);
+    let runs = lock::is_held(&settings.state_directory);
     cloud::connect(&settings.link(tls), &settings.connection.thing_name, runs, report).await;
 }

@@ -7,18 +7,19 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use device::{Halt, HaltKind, HostDevice};
+use device::{Halt, HaltKind};
 use dispatcher::policy::Policy;
 use dispatcher::{
-    AfterStart, Context, Dispatcher, Ended, ExecutionId, Journal, Operation, Outcome, Phase, Progress, Rules,
-    Until, Verdict,
+    AfterStart, Context, Ended, ExecutionId, Operation, Outcome, Phase, Progress, Rules, Until, Verdict,
 };
-use downloader::{Digest, Downloader};
+use downloader::Digest;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Settings;
 use crate::dry_run::progress_bar;
+use crate::hands::Hands;
+use crate::worker::Host;
 
 /// AWS takes no larger document, and what is larger is no document.
 const MAX_DOCUMENT_BYTES: u64 = 32 * 1024;
@@ -52,15 +53,9 @@ pub async fn run(
         }
         Err(error) => return say(&Outcome::from(&error)),
     };
-    let device = HostDevice::new(settings.host.clone());
-    let downloader = Downloader::new(settings.download.clone());
-    let journal = Journal::in_folder(&settings.host.state_directory);
     // Whoever stands before the device has chosen the time. The hook may still know better.
     let policy = Policy { windows: Vec::new(), ..settings.policy.clone() };
-    let (mut host, warning) = Dispatcher::open(device, downloader, rules, policy, journal)?;
-    if let Some(warning) = warning {
-        tracing::error!("{warning}");
-    }
+    let mut host = Hands::own(settings).dispatcher(settings, rules, policy)?;
     // What a job has begun is not ours to end, nor what is on trial after a reboot.
     match host.after_start().await? {
         AfterStart::Clean => {}
@@ -121,7 +116,7 @@ fn halt_by(context: &Context, halt: &Halt) {
     if context.progress.borrow().phase == "rebooting" { halt.stop() } else { halt.cancel() }
 }
 
-fn unfinished(host: &Dispatcher<HostDevice>) -> String {
+fn unfinished(host: &Host) -> String {
     match host.entry() {
         Some(entry) if matches!(entry.phase, Phase::Reporting { .. }) => {
             format!("the report of job {}", entry.execution)

@@ -6,7 +6,9 @@ mod config; // fleethand.toml, checked once at the start
 mod deadline; // how long an operation may still take
 mod doctor; // what is wrong with this device, in words
 mod dry_run; // what a job would do, in words
+mod hands; // the device, in this process or over a socket
 mod held; // the execution that is ours
+mod helper; // the process that has the privileges
 mod history; // what was settled, so that nothing is done twice
 mod install; // the same without a cloud: from a file on this machine
 mod journald; // log lines with fields

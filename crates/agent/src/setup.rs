@@ -234,7 +234,7 @@ fn at_root(mut settings: Settings, root: &Path) -> Settings {
         &mut identity.certificate,
         &mut identity.private_key,
         &mut identity.root_ca,
-        &mut settings.host.state_directory,
+        &mut settings.state_directory,
     ] {
         *path = below(root, path);
     }

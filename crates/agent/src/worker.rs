@@ -2,13 +2,15 @@
 
 use std::pin::Pin;
 
-use device::{Halt, HostDevice};
+use device::Halt;
 use dispatcher::{AfterStart, Context, Dispatcher, Ended, Operation, Progress};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, Span};
 
-pub type Host = Dispatcher<HostDevice>;
+use crate::hands::Hands;
+
+pub type Host = Dispatcher<Hands>;
 
 type Running = Pin<Box<dyn Future<Output = (Box<Host>, Ended)>>>;
 

@@ -29,7 +29,8 @@ impl std::fmt::Display for Target {
 }
 
 /// How the artifact is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     #[default]
     None,
@@ -60,7 +61,8 @@ impl Compression {
 }
 
 /// What is to be staged, as far as it is known before the first byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Order {
     pub target: Target,
     /// Of the bytes as they arrive.
@@ -86,7 +88,7 @@ pub enum When {
 }
 
 /// What the device has verified of an order. Where no signatures are asked for, what the order says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admitted {
     pub sequence: Option<u64>,
     pub size: Option<u64>,
@@ -138,13 +140,13 @@ pub struct Change {
 }
 
 /// When a change is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     Now,
     Reboot,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolledBack {
     pub effect: Effect,
     /// What of it did not go well although what was before is back.
@@ -152,7 +154,7 @@ pub struct RolledBack {
 }
 
 /// What is known of the running system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// The kernel's id of this boot: what proves a reboot.
     pub id: String,
@@ -174,10 +176,29 @@ impl Step {
     }
 }
 
+/// What disturbs a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disturbance {
+    UpdateFirmware,
+    Reboot,
+}
+
+impl Disturbance {
+    /// The operation, as a document has it.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::UpdateFirmware => "update-firmware",
+            Self::Reboot => "reboot",
+        }
+    }
+}
+
 /// What the hook is told when it is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
-    pub operation: &'static str,
+    pub operation: Disturbance,
     /// Absent for a reboot.
     pub version: Option<String>,
     pub job_id: String,
@@ -195,8 +216,6 @@ pub trait Device {
     async fn read_config(&mut self, name: &str) -> Result<Option<Vec<u8>>, DeviceError>;
     /// May this be installed here at all? Asked first: who signed it, for which hardware, and how far back it goes.
     async fn admit(&mut self, order: &Order) -> Result<Admitted, DeviceError>;
-    /// What this order would do, without doing it.
-    async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError>;
 
     /// Opens the place where the bytes go, and goes on with what of this digest is already there. Returns how many
     /// bytes that is. What the device will not take, or `admit` does not, is refused here, before a byte is fetched.

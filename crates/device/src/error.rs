@@ -49,6 +49,10 @@ pub enum DeviceError {
     PreviousLost(Target),
     #[error("nothing verified to activate for {0}")]
     NothingVerified(Target),
+    #[error("{0}: this is not the change that was verified here, or it was committed before")]
+    NotVerifiedHere(Target),
+    #[error("more bytes arrived than the {expected} that were announced")]
+    TooLong { expected: u64 },
     #[error("this was begun for another configuration of {0}, and nothing of it is touched")]
     OtherConfiguration(Target),
     #[error("it cannot be told which slot runs: {0}")]
@@ -63,11 +67,17 @@ pub enum DeviceError {
     EmptyImage,
     #[error("the bootloader: {0}")]
     Bootloader(String),
+    #[error("the helper at {} cannot be used: {problem}", path.display())]
+    HelperUnreachable { path: PathBuf, problem: String },
+    #[error("the helper was lost: {0}")]
+    HelperLost(String),
+    #[error(transparent)]
+    Helper(#[from] crate::Failure),
 }
 
 impl DeviceError {
     /// The reason code, as `docs/reasons.md` lists it.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &str {
         match self {
             Self::NotConfigured(_) => "not-configured",
             Self::NotAFile { .. } => "target-not-a-file",
@@ -75,13 +85,17 @@ impl DeviceError {
             Self::Storage { .. } | Self::Lost(_) | Self::PreviousLost(_) | Self::NothingVerified(_) => {
                 "storage-error"
             }
+            Self::NotVerifiedHere(_) => "change-not-verified",
             Self::OtherConfiguration(_) => "other-configuration",
             Self::SlotUnknown(_) => "booted-slot-unknown",
             Self::SlotUnusable { .. } => "slot-unusable",
             Self::CompressionUnsupported(_) => "compression-unsupported",
-            Self::EmptyImage => "size-mismatch",
+            Self::EmptyImage | Self::TooLong { .. } => "size-mismatch",
             Self::Decompression { .. } => "decompression-failed",
             Self::Bootloader(_) => "bootloader-error",
+            Self::HelperUnreachable { .. } => "helper-unreachable",
+            Self::HelperLost(_) => "helper-lost",
+            Self::Helper(failure) => failure.reason(),
             Self::Staging(error) => error.reason(),
             Self::Verification(error) => error.reason(),
             Self::Command(failure) => failure.reason(),
@@ -102,7 +116,25 @@ impl DeviceError {
 
     /// It did not fail: it was told to stop.
     pub fn is_halt(&self) -> bool {
-        matches!(self, Self::Command(CommandFailure::Halted { .. }))
+        match self {
+            Self::Command(CommandFailure::Halted { .. }) => true,
+            Self::Helper(failure) => failure.is_halt(),
+            _ => false,
+        }
+    }
+
+    /// May the same bytes, fetched from zero, do better?
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Verification(error) => error.is_transient(),
+            Self::Helper(failure) => failure.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// The device is out of reach at the moment; what was received since `begin` is to be begun again.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::HelperLost(_))
     }
 
     /// `what` was told to stop.

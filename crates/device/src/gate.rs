@@ -1,4 +1,5 @@
-//! Whether firmware may be installed at all: who signed it, for which hardware, and how far back it goes.
+//! Whether firmware may be installed at all: who signed it, for which hardware, and how far back it goes; and later,
+//! whether it is what was let in. What nobody has to sign is not asked again: whoever may call may order it anyway.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -6,9 +7,10 @@ use std::time::SystemTime;
 use release::{Envelope, Facts, Keyring, Refusal, Release};
 
 use crate::HostSettings;
-use crate::device::{Admitted, Order, Target};
+use crate::device::{Admitted, Change, Installed, Order, Target};
 use crate::error::DeviceError;
 use crate::floor::Floor;
+use crate::ledger::Ledger;
 
 /// Whose firmware this device installs.
 #[derive(Debug, Clone)]
@@ -23,6 +25,7 @@ pub(crate) struct Gate {
     keyring: Option<Keyring>,
     compatible: Vec<String>,
     floor: Floor,
+    ledger: Ledger,
     /// What was verified last: nothing is read twice.
     held: Option<(Envelope, Release)>,
 }
@@ -33,6 +36,7 @@ impl Gate {
             keyring: settings.trust.as_ref().map(|trust| trust.keyring.clone()),
             compatible: settings.compatible.clone(),
             floor: Floor::in_folder(&settings.state_directory),
+            ledger: Ledger::in_folder(&settings.state_directory),
             held: None,
         }
     }
@@ -67,8 +71,33 @@ impl Gate {
         Ok(admitted)
     }
 
+    fn is_closed_to(&self, target: &Target) -> bool {
+        self.keyring.is_some() && *target == Target::Firmware
+    }
+
+    /// An admitted order is whole and verified. On disk when this returns.
+    pub(crate) fn verified(&self, change: &Change) -> Result<(), DeviceError> {
+        if self.is_closed_to(&change.target) { self.ledger.enter(change) } else { Ok(()) }
+    }
+
+    /// Is this change as it was verified here, and not committed yet?
+    pub(crate) fn knows(&self, change: &Change) -> Result<bool, DeviceError> {
+        if self.is_closed_to(&change.target) {
+            return self.ledger.has(change);
+        }
+        // A configuration is never recorded as firmware.
+        Ok(change.target == Target::Firmware || change.commit.is_none())
+    }
+
+    /// What of a change that it knows is to be recorded: without keys nobody has verified a sequence.
+    pub(crate) fn verified_part(&self, installed: Installed) -> Installed {
+        Installed { sequence: installed.sequence.filter(|_| self.keyring.is_some()), ..installed }
+    }
+
     /// It is committed, and there is no way back below it.
     pub(crate) fn committed(&self, sequence: Option<u64>) -> Result<(), DeviceError> {
-        sequence.map_or(Ok(()), |sequence| self.floor.raise(sequence))
+        let Some(sequence) = sequence else { return Ok(()) };
+        self.floor.raise(sequence)?;
+        self.ledger.strike()
     }
 }

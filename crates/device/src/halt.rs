@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 /// Why work must stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HaltKind {
     /// The execution was withdrawn: what was not put in force goes, what was is undone.
     Cancel,
@@ -35,7 +37,7 @@ impl Halt {
         self.halt(HaltKind::Expire);
     }
 
-    fn halt(&self, kind: HaltKind) {
+    pub(crate) fn halt(&self, kind: HaltKind) {
         let _ = self.kind.set(kind);
         self.token.cancel();
     }

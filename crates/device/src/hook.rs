@@ -11,7 +11,7 @@ const NOT_NOW: i32 = 75;
 /// `false`: not now.
 pub(crate) async fn ask(hook: &CommandSpec, question: &Question, halt: &Halt) -> Result<bool, DeviceError> {
     let environment = [
-        ("FLEETHAND_OPERATION", question.operation),
+        ("FLEETHAND_OPERATION", question.operation.operation()),
         ("FLEETHAND_VERSION", question.version.as_deref().unwrap_or_default()),
         ("FLEETHAND_JOB_ID", &question.job_id),
     ];
@@ -31,7 +31,7 @@ mod tests {
 
     async fn ask_sh(script: &str, version: Option<&str>) -> Result<bool, DeviceError> {
         let question = Question {
-            operation: "update-firmware",
+            operation: crate::Disturbance::UpdateFirmware,
             version: version.map(str::to_owned),
             job_id: "job-1".to_owned(),
         };

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use downloader::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{self, CommandSpec};
@@ -97,8 +98,42 @@ pub struct HostDevice {
     firmware: Option<Checked<Box<dyn Place>>>,
     configs: BTreeMap<String, Checked<FilePlace>>,
     gate: Gate,
-    /// What bytes are being written to.
-    receiving: Option<Target>,
+    receiving: Option<Receiving>,
+}
+
+/// What bytes are being written to, as it was admitted.
+struct Receiving {
+    target: Target,
+    digest: Digest,
+    /// What a commit will record.
+    commit: Option<Installed>,
+    /// Of the whole artifact, where it was announced: a byte more is not taken.
+    length: Option<u64>,
+    left: u64,
+}
+
+impl Receiving {
+    fn begin(order: &Order, sequence: Option<u64>, position: u64) -> Self {
+        let commit = (order.target == Target::Firmware).then(|| Installed {
+            version: order.version.clone().unwrap_or_default(),
+            digest: order.digest,
+            sequence,
+        });
+        let mut receiving =
+            Self { target: order.target.clone(), digest: order.digest, commit, length: order.size, left: 0 };
+        receiving.begin_at(position);
+        receiving
+    }
+
+    fn begin_at(&mut self, position: u64) {
+        self.left = self.length.unwrap_or(u64::MAX).saturating_sub(position);
+    }
+
+    fn take(&mut self, bytes: &Bytes) -> Result<(), DeviceError> {
+        let expected = self.length.unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or(DeviceError::TooLong { expected })?;
+        Ok(())
+    }
 }
 
 /// What was committed last.
@@ -139,15 +174,38 @@ impl HostDevice {
         }
     }
 
-    /// The order, with the length that was signed in place of what the job says.
-    async fn admitted(&mut self, order: &Order) -> Result<Order, DeviceError> {
-        let Admitted { size, .. } = self.admit(order).await?;
-        Ok(Order { size, ..order.clone() })
+    /// The order, with the length that was signed in place of what the job says, and the sequence.
+    async fn admitted(&mut self, order: &Order) -> Result<(Order, Option<u64>), DeviceError> {
+        let Admitted { size, sequence } = self.admit(order).await?;
+        Ok((Order { size, ..order.clone() }, sequence))
+    }
+
+    fn receiving(&mut self) -> Result<&mut Receiving, DeviceError> {
+        self.receiving.as_mut().ok_or(DeviceError::NothingVerified(Target::Firmware))
     }
 
     fn stage(&mut self) -> Result<&mut dyn Stage, DeviceError> {
-        let target = self.receiving.clone().ok_or(DeviceError::NothingVerified(Target::Firmware))?;
+        let target = self.receiving()?.target.clone();
         Ok(self.place(&target)?.0.stage())
+    }
+
+    /// Is the device between `begin` and `finish`?
+    pub fn is_receiving(&self) -> bool {
+        self.receiving.is_some()
+    }
+
+    fn expect_verified(&self, change: &Change) -> Result<(), DeviceError> {
+        if self.gate.knows(change)? {
+            Ok(())
+        } else {
+            Err(DeviceError::NotVerifiedHere(change.target.clone()))
+        }
+    }
+
+    /// A repetition: a restart came after the commit and before the journal had it.
+    fn is_committed(&self, change: &Change) -> Result<bool, DeviceError> {
+        let (Some(installed), Target::Firmware) = (&change.commit, &change.target) else { return Ok(false) };
+        Ok(!self.gate.knows(change)? && self.record()?.is_some_and(|record| record.installed == *installed))
     }
 
     fn record_path(&self) -> PathBuf {
@@ -168,6 +226,19 @@ impl HostDevice {
                 Ok(None)
             }
         }
+    }
+
+    /// What this order would do, without doing it.
+    pub async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError> {
+        let (order, _) = &self.admitted(order).await?;
+        let (place, health) = self.place(&order.target)?;
+        admit(place, order).await?;
+        let mut steps = place.plan(order).await?;
+        steps.extend(health.checks.iter().map(|check| {
+            let text = format!("check its health within {} s: {check}", health.within.as_secs());
+            Step::new("confirming", text)
+        }));
+        Ok(steps)
     }
 
     async fn booted(&mut self) -> Result<Option<String>, DeviceError> {
@@ -226,24 +297,16 @@ impl Device for HostDevice {
         self.gate.admit(order)
     }
 
-    async fn plan(&mut self, order: &Order) -> Result<Vec<Step>, DeviceError> {
-        let order = &self.admitted(order).await?;
-        let (place, health) = self.place(&order.target)?;
-        admit(place, order).await?;
-        let mut steps = place.plan(order).await?;
-        steps.extend(health.checks.iter().map(|check| {
-            let text = format!("check its health within {} s: {check}", health.within.as_secs());
-            Step::new("confirming", text)
-        }));
-        Ok(steps)
-    }
-
     async fn begin(&mut self, order: &Order) -> Result<u64, DeviceError> {
-        let order = &self.admitted(order).await?;
+        self.receiving = None;
+        let (order, sequence) = &self.admitted(order).await?;
+        if let (Target::Config(_), true) = (&order.target, order.size.is_none_or(|s| s > MAX_CONFIG_BYTES)) {
+            return Err(DeviceError::TooLong { expected: MAX_CONFIG_BYTES });
+        }
         let (place, _) = self.place(&order.target)?;
         admit(place, order).await?;
         let position = place.stage().begin(order).await?;
-        self.receiving = Some(order.target.clone());
+        self.receiving = Some(Receiving::begin(order, *sequence, position));
         Ok(position)
     }
 
@@ -252,18 +315,24 @@ impl Device for HostDevice {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), DeviceError> {
+        self.receiving()?.take(&bytes)?;
         self.stage()?.write(bytes).await
     }
 
     async fn restart(&mut self) -> Result<(), DeviceError> {
-        self.stage()?.restart().await
+        self.stage()?.restart().await?;
+        self.receiving()?.begin_at(0);
+        Ok(())
     }
 
     async fn finish(&mut self) -> Result<Before, DeviceError> {
-        let target = self.receiving.take().ok_or(DeviceError::NothingVerified(Target::Firmware))?;
+        let received = self.receiving.take().ok_or(DeviceError::NothingVerified(Target::Firmware))?;
+        let Receiving { target, digest, commit, .. } = received;
         let (place, _) = self.place(&target)?;
         place.stage().finish().await?;
-        place.before().await
+        let before = place.before().await?;
+        self.gate.verified(&Change { target, digest, before: before.clone(), commit })?;
+        Ok(before)
     }
 
     async fn discard(&mut self, target: &Target) -> Result<(), DeviceError> {
@@ -301,18 +370,27 @@ impl Device for HostDevice {
         halt: &Halt,
         percent: &Percent,
     ) -> Result<Effect, DeviceError> {
+        self.expect_verified(change)?;
         self.place(&change.target)?.0.activate(change, halt, percent).await
     }
 
     async fn confirm(&mut self, change: &Change, halt: &Halt) -> Result<(), DeviceError> {
+        if !self.is_committed(change)? {
+            self.expect_verified(change)?;
+        }
         let (place, health) = self.place(&change.target)?;
         place.take_up(change, halt).await?;
         health.check(halt).await
     }
 
     async fn commit(&mut self, change: &Change) -> Result<(), DeviceError> {
+        if self.is_committed(change)? {
+            return Ok(());
+        }
+        self.expect_verified(change)?;
         self.place(&change.target)?.0.mark_good(change).await?;
         let Some(installed) = change.commit.clone() else { return Ok(()) };
+        let installed = self.gate.verified_part(installed);
         let (path, slot, sequence) = (self.record_path(), self.booted().await?, installed.sequence);
         serde_json::to_vec(&Record { installed, slot })
             .map_err(io::Error::from)
@@ -323,6 +401,7 @@ impl Device for HostDevice {
     }
 
     async fn roll_back(&mut self, change: &Change) -> Result<RolledBack, DeviceError> {
+        self.expect_verified(change)?;
         self.place(&change.target)?.0.roll_back(change).await
     }
 

@@ -288,7 +288,8 @@ mod tests {
         ];
         for (script, expected) in cases {
             let mut bench = Bench::new(script).await;
-            let found = match bench.activate().await {
+            let activated = bench.activate().await;
+            let found = match &activated {
                 Ok(Effect::Now) => "now",
                 Ok(Effect::Reboot) => "after a reboot",
                 Err(error) => error.reason(),

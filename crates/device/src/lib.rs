@@ -16,10 +16,12 @@ mod health;
 mod hook;
 mod host;
 mod installer;
+mod ledger;
 mod pair;
 mod place;
 #[cfg(feature = "rauc")]
 mod rauc;
+mod remote;
 mod slots;
 mod staged;
 mod storage;
@@ -29,8 +31,8 @@ mod swupdate;
 pub use boot::{BootSettings, Booted, BootloaderKind};
 pub use command::{CommandFailure, CommandSpec};
 pub use device::{
-    Admitted, Before, Boot, Change, Compression, Device, Effect, Installed, Order, Percent, Question,
-    RolledBack, Step, Target, When,
+    Admitted, Before, Boot, Change, Compression, Device, Disturbance, Effect, Installed, Order, Percent,
+    Question, RolledBack, Step, Target, When,
 };
 pub use error::DeviceError;
 pub use file::FileTarget;
@@ -41,6 +43,7 @@ pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};
 pub use installer::InstallerTarget;
 #[cfg(feature = "rauc")]
 pub use rauc::{RaucError, RaucTarget};
+pub use remote::{Failure, PROTOCOL, RemoteDevice, Service, serve};
 pub use slots::SlotsTarget;
 pub use storage::{Durability, beside, read_bounded, remove_if_there, write_atomically};
 pub use swupdate::SwupdateTarget;

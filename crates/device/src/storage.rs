@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::error::DeviceError;
@@ -22,13 +22,20 @@ pub enum Durability {
 /// Writes beside `path`, then renames over it: a reader, or the next start, sees the old bytes or the new ones.
 pub fn write_atomically(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
     let beside = beside(path, "new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&beside)?;
+    let owner = other_owner(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    if owner.is_some() {
+        // Whatever is there, its owner has put it there.
+        remove_if_there(&beside)?;
+        options.create_new(true);
+    } else {
+        options.create(true).truncate(true);
+    }
+    let mut file = options.open(&beside)?;
+    if let Some((user, group)) = owner {
+        fchown(&file, Some(user), Some(group))?;
+    }
     file.write_all(bytes)?;
     if durability == Durability::PowerCut {
         file.sync_all()?;
@@ -38,6 +45,16 @@ pub fn write_atomically(path: &Path, bytes: &[u8], durability: Durability) -> io
         sync_folder_of(path)?;
     }
     Ok(())
+}
+
+/// Root writes in the folder of a user without privileges, who must be able to read it: `fleethand install` in the place
+/// of the agent.
+fn other_owner(path: &Path) -> io::Result<Option<(u32, u32)>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let folder = std::fs::metadata(folder_of(path))?;
+    Ok((folder.uid() != 0).then(|| (folder.uid(), folder.gid())))
 }
 
 /// A rename or a removal is on disk only when its folder is.

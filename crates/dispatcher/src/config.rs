@@ -9,7 +9,7 @@ mod yaml;
 mod yaml_text;
 
 use bytes::Bytes;
-use device::{Change, Device, Order, Target, When};
+use device::{Before, Change, Device, DeviceError, Order, Target, When};
 use downloader::Digest;
 
 pub(crate) use changes::changes;
@@ -18,6 +18,7 @@ pub use format::Format;
 pub use schema::{JSON_SCHEMA, Unusable, check_schema};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
+use crate::firmware::MAX_LOSSES;
 use crate::operation::{ConfigFile, UpdateConfig};
 use crate::outcome::{Outcome, Progress};
 
@@ -29,19 +30,29 @@ impl<D: Device> Dispatcher<D> {
     ) -> Result<Outcome, Failure> {
         context.report(Progress::phase("configuring"));
         let current = self.device.read_config(&update.file.name).await?;
-        let new = prepare(current, update).await.map_err(Failure::Outcome)?.text.into_bytes();
+        let new = Bytes::from(prepare(current, update).await.map_err(Failure::Outcome)?.text);
         let order = order(&update.file, &new);
-        // A leftover of an earlier attempt is not continued: the bytes are all here.
-        self.device.discard(&order.target).await?;
-        self.device.begin(&order).await?;
-        self.device.reserve(new.len() as u64).await?;
-        self.device.write(Bytes::from(new)).await?;
-        let before = self.device.finish().await?;
+        let mut losses = 0;
+        let before = loop {
+            match self.stage(&order, new.clone()).await {
+                Err(error) if error.is_lost() && losses < MAX_LOSSES => losses += 1,
+                staged => break staged?,
+            }
+        };
         if context.halt.kind().is_some() {
             return Err(Failure::Halted);
         }
         let change = Change { target: order.target, digest: order.digest, before, commit: None };
         self.put_in_force(change, context).await
+    }
+
+    async fn stage(&mut self, order: &Order, new: Bytes) -> Result<Before, DeviceError> {
+        // A leftover of an earlier attempt is not continued: the bytes are all here.
+        self.device.discard(&order.target).await?;
+        self.device.begin(order).await?;
+        self.device.reserve(new.len() as u64).await?;
+        self.device.write(new).await?;
+        self.device.finish().await
     }
 }
 

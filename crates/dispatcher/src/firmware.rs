@@ -3,13 +3,16 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use device::{Admitted, Before, Change, Device, DeviceError, Installed, Target};
+use device::{Admitted, Before, Change, Device, DeviceError, Disturbance, Installed, Target};
 use downloader::{Artifact, Digest, Error, Resume, Sink, SinkError};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::Phase;
 use crate::operation::{Operation, UpdateFirmware};
 use crate::outcome::{Outcome, Progress};
+
+/// A device that is lost more often in one transfer is lost because of it.
+pub(crate) const MAX_LOSSES: u32 = 3;
 
 impl<D: Device> Dispatcher<D> {
     pub(crate) async fn update_firmware(
@@ -31,7 +34,7 @@ impl<D: Device> Dispatcher<D> {
             return Ok(outcome);
         }
         let before = self.fetch_and_verify(update, context).await?;
-        self.permission("update-firmware", Some(&update.version), context).await?;
+        self.permission(Disturbance::UpdateFirmware, Some(&update.version), context).await?;
         self.activate_when(update.activate);
         let change = Change { target: Target::Firmware, digest, before, commit: Some(wanted) };
         self.put_in_force(change, context).await
@@ -42,24 +45,33 @@ impl<D: Device> Dispatcher<D> {
         update: &UpdateFirmware,
         context: &Context,
     ) -> Result<Before, Failure> {
-        match self.fetch(update, context).await? {
-            Ok(before) => Ok(before),
-            // Bytes of before a restart were part of it, and may be what is wrong: once more, from zero.
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%error, "fetching again from zero");
-                self.device.discard(&Target::Firmware).await?;
-                self.save(Phase::Accepted)?;
-                self.fetch(update, context).await?.map_err(|error| DeviceError::from(error).into())
+        let (mut losses, mut from_zero) = (0, false);
+        loop {
+            match self.fetch(update, context).await? {
+                Ok(before) => return Ok(before),
+                // As after a restart: what has arrived is still there.
+                Err(error) if error.is_lost() && losses < MAX_LOSSES => {
+                    losses += 1;
+                    tracing::warn!(%error, losses, "going on where the transfer was");
+                }
+                // Bytes of before a restart were part of it, and may be what is wrong: once more, from zero.
+                Err(error) if error.is_transient() && !from_zero => {
+                    from_zero = true;
+                    tracing::warn!(%error, "fetching again from zero");
+                    self.device.discard(&Target::Firmware).await?;
+                    self.save(Phase::Accepted)?;
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(DeviceError::from(error).into()),
         }
     }
 
+    /// What the device says to the bytes is the inner result.
     async fn fetch(
         &mut self,
         update: &UpdateFirmware,
         context: &Context,
-    ) -> Result<Result<Before, downloader::VerifyError>, Failure> {
+    ) -> Result<Result<Before, DeviceError>, Failure> {
         let (mut artifact, digest) = (update.artifact.clone(), update.artifact.digest);
         let mut resume = match self.phase() {
             Some(Phase::Downloading { digest: earlier, resume }) if *earlier == digest => resume.clone(),
@@ -89,15 +101,11 @@ impl<D: Device> Dispatcher<D> {
                     tracing::info!(status, "the URL is not valid any more, asking for a fresh one");
                     artifact = fresh_artifact(&artifact, &sink.dispatcher.rules, context).await?;
                 }
-                Err(error) => return Err(failure(error, sink.refused)),
+                Err(error) => return refused_or_failed(error, sink.refused),
             }
         }
         context.report(Progress::phase("verifying"));
-        match self.device.finish().await {
-            Ok(before) => Ok(Ok(before)),
-            Err(DeviceError::Verification(error)) => Ok(Err(error)),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.device.finish().await)
     }
 }
 
@@ -126,11 +134,14 @@ async fn fresh_artifact(
     }
 }
 
-fn failure(error: Error, refused: Option<DeviceError>) -> Failure {
+fn refused_or_failed<T>(
+    error: Error,
+    refused: Option<DeviceError>,
+) -> Result<Result<T, DeviceError>, Failure> {
     match (error, refused) {
-        (Error::Canceled, _) => Failure::Halted,
-        (Error::Sink(_), Some(refused)) => refused.into(),
-        (error, _) => Failure::Outcome(Outcome::failed(error.reason(), error.to_string())),
+        (Error::Canceled, _) => Err(Failure::Halted),
+        (Error::Sink(_), Some(refused)) => Ok(Err(refused)),
+        (error, _) => Err(Failure::Outcome(Outcome::failed(error.reason(), error.to_string()))),
     }
 }
 

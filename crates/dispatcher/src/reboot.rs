@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use device::{Change, Device, Halt, HaltKind};
+use device::{Change, Device, Disturbance, Halt, HaltKind};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::journal::{Phase, Then};
@@ -24,7 +24,7 @@ impl<D: Device> Dispatcher<D> {
             () = context.halt.halted() => return Err(Failure::Halted),
         }
         // From here on there is no way back.
-        self.permission("reboot", None, context).await?;
+        self.permission(Disturbance::Reboot, None, context).await?;
         Err(self.order_reboot(1, Then::Done, context).await)
     }
 

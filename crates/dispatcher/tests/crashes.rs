@@ -19,7 +19,7 @@ use bytes::Bytes;
 use device::{
     Admitted, Before, Boot, Change, Checked, CommandSpec, Device, DeviceError, Effect, FileTarget,
     FirmwareTarget, Halt, Health, HostDevice, HostSettings, Installed, Order, Percent, Question, RebootSpec,
-    RolledBack, Step, Target,
+    RolledBack, Target,
 };
 use dispatcher::policy::Policy;
 use dispatcher::{
@@ -87,7 +87,6 @@ fragile! {
     installed() -> Option<Installed>;
     read_config(name: &str) -> Option<Vec<u8>>;
     admit(order: &Order) -> Admitted;
-    plan(order: &Order) -> Vec<Step>;
     may_disturb(question: &Question, halt: &Halt) -> bool;
     begin(order: &Order) -> u64;
     reserve(total: u64) -> ();

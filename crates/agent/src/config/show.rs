@@ -14,7 +14,17 @@ use super::{LogFormat, Settings};
 
 impl Display for Settings {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        path(f, "state_directory", &self.host.state_directory)?;
+        path(f, "state_directory", &self.state_directory)?;
+        match &self.helper {
+            None => writeln!(f, "\n# [helper]: not configured, and one process does everything")?,
+            Some(helper) => {
+                writeln!(f, "\n[helper]")?;
+                path(f, "socket", &helper.socket)?;
+                text(f, "user", &helper.user)?;
+                path(f, "state_directory", &helper.state_directory)?;
+                seconds(f, "idle_seconds", helper.idle)?;
+            }
+        }
         let c = &self.connection;
         writeln!(f, "\n[connection]")?;
         text(f, "endpoint", &c.endpoint)?;

@@ -66,7 +66,7 @@ pub fn certificate(file: &Path, now: SystemTime) -> Check {
 
 /// What must be written to.
 pub fn folders(settings: &Settings) -> Vec<Check> {
-    let state = &settings.host.state_directory;
+    let state = &settings.state_directory;
     let mut checks = vec![state_folder(state), space("space", state)];
     let staging = settings.host.firmware.as_ref().and_then(|firmware| firmware.target.staging_folder());
     checks.extend(staging.map(|folder| space("staging", folder)));

@@ -10,6 +10,7 @@
 
 #[path = "../../../cloud/tests/support/mod.rs"]
 pub mod cloud;
+pub mod helper;
 #[cfg(feature = "rauc")]
 pub mod rauc;
 pub mod slots;
@@ -17,7 +18,7 @@ pub mod swupdate;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub struct Device {
     agent: Option<Child>,
     /// What the program finds in it, besides this process's.
     pub environment: Vec<(String, String)>,
+    /// Who the agent runs as, and its group, where that is somebody else.
+    user: Option<(u32, u32)>,
 }
 
 impl Device {
@@ -51,7 +54,7 @@ impl Device {
             .output()
             .unwrap();
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
-        Self { folder, agent: None, environment: Vec::new() }
+        Self { folder, agent: None, environment: Vec::new(), user: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -137,6 +140,9 @@ impl Device {
 
     fn launch(&mut self, mut command: Command) {
         assert!(self.agent.is_none());
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
         self.agent = Some(command.spawn().unwrap());
     }
 

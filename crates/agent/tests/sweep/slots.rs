@@ -212,6 +212,10 @@ impl Scenario for Slots {
         expect("installed.json", installed(disk), &recorded.to_string());
         if !stays {
             state.push("refused.json");
+            // What was verified and not committed: the next transfer takes its place.
+            if self.key.is_some() {
+                state.push("ledger.json");
+            }
         }
         let mut on_disk = vec!["grubenv", "slotA", "slotB", "state"];
         match self.by.staging().map(|staging| (staging, staging.strip_prefix("state/"))) {

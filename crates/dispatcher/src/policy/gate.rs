@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::dispatcher::{Context, Dispatcher, Failure};
 use crate::outcome::Wait;
-use device::{Device, Question};
+use device::{Device, Disturbance, Question};
 
 impl<D: Device> Dispatcher<D> {
     /// Returns when `operation` may go on. Nothing is held meanwhile but what the journal has anyway: a restart comes
     /// back to here.
     pub(crate) async fn permission(
         &mut self,
-        operation: &'static str,
+        operation: Disturbance,
         version: Option<&str>,
         context: &Context,
     ) -> Result<(), Failure> {
