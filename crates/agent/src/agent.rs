@@ -22,10 +22,11 @@ use crate::hands::Hands;
 use crate::held::{self, Held};
 use crate::history::{History, Settled};
 use crate::meter::Meter;
-use crate::notify::Notify;
 use crate::pace::Pace;
 use crate::report;
-use crate::view::{self, Link};
+use crate::seeing::Seeing;
+use crate::status::Wanted;
+use crate::view::Doing;
 use crate::worker::{Work, Worker};
 
 /// With the 2 s that a command has to end, and the 2 s for a DISCONNECT beside it, a stop stays below 5 s.
@@ -49,9 +50,7 @@ struct Agent {
     connected: watch::Sender<bool>,
     fresh_document: mpsc::Receiver<oneshot::Sender<Value>>,
     waits_for_document: Option<oneshot::Sender<Value>>,
-    /// What is seen of the link.
-    cloud: Link,
-    notify: Notify,
+    seeing: Seeing,
 }
 
 enum Input {
@@ -59,6 +58,7 @@ enum Input {
     Ended(Ended),
     Progress,
     DocumentWanted(oneshot::Sender<Value>),
+    StatusWanted(Wanted),
     Time,
 }
 
@@ -73,7 +73,7 @@ pub async fn run(
     tracing::info!(name: "started", thing, version = env!("CARGO_PKG_VERSION"), "started");
     agent.take_up_what_a_restart_left().await?;
     tokio::pin!(stop);
-    agent.notify.ready();
+    agent.seeing.ready();
     loop {
         agent.act().await;
         agent.show();
@@ -95,7 +95,7 @@ impl Agent {
     ) -> anyhow::Result<Self> {
         let state_directory = &settings.state_directory;
         let mut host = device.dispatcher(settings, settings.rules(), settings.policy.clone())?;
-        let boot_id = host.boot().await?.id;
+        let boot = host.boot().await?;
         let history = History::open(state_directory);
         let mut session = Session::new(settings.session(), fastrand::u64(..));
         session.restore_settled(
@@ -115,15 +115,14 @@ impl Agent {
             pace: Pace::new(settings.progress_interval, settings.step_timeout.unwrap_or_default() / 2),
             step_timeout: settings.step_timeout,
             operation_timeout: settings.operation_timeout,
-            boot_id,
+            seeing: Seeing::new(settings, &boot, Instant::now()),
+            boot_id: boot.id,
             held: None,
             offered: None,
             progress,
             connected,
             fresh_document,
             waits_for_document: None,
-            cloud: Link::Connecting,
-            notify: Notify::from_environment(Instant::now()),
         })
     }
 
@@ -162,7 +161,7 @@ impl Agent {
     /// The next thing that happens. Cancel-safe.
     async fn next(&mut self) -> Input {
         let operation = self.held.as_ref().and_then(|held| held.deadline.as_ref()).and_then(Deadline::due);
-        let due = [self.session.deadline(), self.pace.due(Instant::now()), operation, self.notify.due()];
+        let due = [self.session.deadline(), self.pace.due(Instant::now()), operation, self.seeing.due()];
         let due = due.into_iter().flatten().min();
         let time = async {
             match due {
@@ -175,6 +174,7 @@ impl Agent {
             ended = self.worker.ended() => Input::Ended(ended),
             Ok(()) = self.progress.changed() => Input::Progress,
             Some(answer) = self.fresh_document.recv() => Input::DocumentWanted(answer),
+            wanted = self.seeing.wanted() => Input::StatusWanted(wanted),
             () = time => Input::Time,
         }
     }
@@ -184,14 +184,14 @@ impl Agent {
         match input {
             Input::Link(Event::Connected) => {
                 tracing::info!(name: "connected", "connected");
-                self.cloud.connected(now);
+                self.seeing.connected(now);
                 self.connected.send_replace(true);
                 self.session.connected(now);
             }
             Input::Link(Event::Disconnected { cause, retry_in }) => {
                 let retry_in_s = retry_in.as_secs_f32();
                 tracing::warn!(name: "not-connected", %cause, retry_in_s, "not connected");
-                self.cloud.lost(now, cause.to_string(), retry_in);
+                self.seeing.lost(now, cause.to_string(), retry_in);
                 self.connected.send_replace(false);
                 self.session.disconnected(now);
             }
@@ -199,11 +199,20 @@ impl Agent {
             Input::Ended(ended) => self.ended(ended).await,
             Input::Progress => {
                 self.pace.changed();
-                self.mind_the_wait(now);
+                let progress = *self.progress.borrow();
+                self.seeing.progressed(now, &progress);
+                if let Some(held) = &mut self.held {
+                    held.progressed(now, &progress);
+                }
             }
             Input::DocumentWanted(answer) => {
                 self.waits_for_document = Some(answer);
                 self.session.refresh(now);
+            }
+            Input::StatusWanted(wanted) => {
+                let doing = self.doing();
+                // Who asked may have gone.
+                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), self.history.settled()));
             }
             Input::Time => {
                 self.mind_the_deadline(now);
@@ -215,12 +224,15 @@ impl Agent {
 
     /// What there is to see now, for whoever looks at the service.
     fn show(&mut self) {
-        self.notify.turned(Instant::now(), self.link.answers());
+        let doing = self.doing();
+        self.seeing.turned(Instant::now(), self.link.answers(), doing.as_ref());
+    }
+
+    fn doing(&self) -> Option<Doing> {
         // Before it runs and after it has ended, the progress is that of what ran before.
         let runs = self.worker.halt().is_some();
         let progress = if runs { *self.progress.borrow() } else { Progress::phase("starting") };
-        let work = self.held.as_ref().map(|held| held.work(progress));
-        self.notify.status(|| view::line(&self.cloud, work.as_ref()));
+        self.held.as_ref().map(|held| held.doing(progress))
     }
 
     /// Does what the session asks for, until it asks for nothing more.
@@ -234,7 +246,9 @@ impl Agent {
                     self.reported(Instant::now(), self.step_timeout);
                 }
                 Action::Refreshed(execution) => {
-                    self.cloud_waits(&execution);
+                    if let Some(held) = &mut self.held {
+                        held.cloud_waits(&execution);
+                    }
                     if let (Some(answer), Some(document)) =
                         (self.waits_for_document.take(), execution.document)
                     {
@@ -340,27 +354,8 @@ impl Agent {
     /// An update has armed the cloud's step timer.
     fn reported(&mut self, now: Instant, step: Option<Duration>) {
         self.pace.sent(now, step);
-        let deadline = self.held.as_mut().and_then(|held| held.deadline.as_mut());
-        if let (Some(deadline), Some(step)) = (deadline, step) {
-            deadline.armed(now, step);
-        }
-    }
-
-    /// What it waits for at a known time is not its own doing. What its document says counts all the same.
-    fn mind_the_wait(&mut self, now: Instant) {
-        let progress = *self.progress.borrow();
-        let Some(held) = &mut self.held else { return };
-        held.log_phase(&progress);
-        let waits = progress.wait.is_some_and(|wait| wait.lasts.is_some());
-        if let Held { timeout: None, deadline: Some(deadline), .. } = held {
-            deadline.pause(now, waits);
-        }
-    }
-
-    fn cloud_waits(&mut self, execution: &JobExecution) {
-        let deadline = self.held.as_mut().and_then(|held| held.deadline.as_mut());
-        if let (Some(deadline), Some(left)) = (deadline, execution.approximate_seconds_before_timed_out) {
-            deadline.cloud_waits(Instant::now(), Duration::from_secs(left));
+        if let (Some(held), Some(step)) = (&mut self.held, step) {
+            held.armed(now, step);
         }
     }
 
@@ -380,6 +375,9 @@ impl Agent {
     async fn ended(&mut self, ended: Ended) {
         self.pace.reset();
         self.waits_for_document = None;
+        if let Some(boot) = self.worker.booted() {
+            self.seeing.booted(&boot);
+        }
         if let Some(held) = &mut self.held {
             held.deadline = None;
         }
@@ -410,6 +408,7 @@ impl Agent {
         held.log_end(outcome);
         let Held { key: Some(key), update: owed, .. } = held else { return };
         let update = report::terminal(outcome);
+        self.seeing.ended(update.status);
         *owed = Some(update.clone());
         self.session.finish(Instant::now(), key, None, update);
     }
@@ -448,7 +447,7 @@ impl Agent {
             }
         }
         if let Some(Held { key: Some(key), update: Some(update), .. }) = self.held.take() {
-            self.history.add(Settled { execution: key, update });
+            self.history.add(Settled::now(key, update));
         }
         if let Some(host) = self.worker.idle() {
             host.settled();
@@ -471,7 +470,7 @@ impl Agent {
     /// Everything is in the journal; this only shortens what the next start has to do.
     async fn stop(mut self) {
         tracing::info!(name: "stopping", "stopping");
-        self.notify.stopping();
+        self.seeing.stopping();
         if let Some(halt) = self.worker.halt() {
             halt.stop();
         }

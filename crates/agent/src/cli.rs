@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{self, ConfigError, Settings};
 use crate::hands::Hands;
 use crate::lock::lock;
-use crate::{agent, doctor, dry_run, helper, install, logging, setup};
+use crate::{agent, doctor, dry_run, helper, install, logging, setup, status};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
 const EXIT_CONFIG: u8 = 78;
@@ -67,6 +67,13 @@ enum Command {
     Setup {
         #[command(flatten)]
         order: setup::Order,
+        #[command(flatten)]
+        config: Config,
+    },
+    /// Show how the agent that runs is: connection, execution, outcomes, firmware, certificate.
+    Status {
+        #[command(flatten)]
+        options: status::Options,
         #[command(flatten)]
         config: Config,
     },
@@ -149,6 +156,7 @@ impl Command {
                 runtime()?.block_on(dry_run::document(&document, &settings, download, json))
             }
             Self::Setup { order, config } => finish(setup::run(order, &config.config)),
+            Self::Status { options, config } => status::run(&options, &config.config),
             Self::Doctor { config, json } => finish(doctor::run(&config.config, json)),
             Self::Install { order, config } => {
                 let settings = Settings::load(&config.config)?;

@@ -4,6 +4,7 @@ mod boot;
 mod device;
 mod files;
 mod policy;
+mod seeing;
 mod show;
 mod swupdate;
 mod table;
@@ -19,6 +20,8 @@ use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
 
 pub use table::ConfigError;
+
+use crate::metrics::MetricsSettings;
 use table::Table;
 
 /// What the package installs, and what is used where no `--config` is given.
@@ -48,6 +51,9 @@ pub struct Settings {
     pub step_timeout: Option<Duration>,
     /// How long an operation may take, unless its document says otherwise.
     pub operation_timeout: Duration,
+    /// Where `fleethand status` asks.
+    pub status_socket: Option<PathBuf>,
+    pub metrics: Option<MetricsSettings>,
     pub log: Log,
 }
 
@@ -99,7 +105,7 @@ impl Settings {
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let (config_files, configs) = files::configs(top.tables("config")?)?;
         let boot = boot::boot(top.optional_table("boot")?)?;
-        let (policy, hook) = policy::policy(top.table("policy")?)?;
+        let (policy, hook, holds) = policy::policy(top.table("policy")?)?;
         let compatible = trust::compatible(top.table("device")?)?;
         let trust = trust::trust(top.table("release")?, &compatible)?;
         // The device's own state is with whoever touches the device.
@@ -108,6 +114,7 @@ impl Settings {
             firmware: device::firmware(top.optional_table("firmware")?, boot, health, device_state)?,
             state_directory: device_state.clone(),
             hook,
+            holds,
             configs: config_files,
             reboot: device::reboot(top.table("reboot")?)?,
             trust,
@@ -121,6 +128,8 @@ impl Settings {
         let mut operation = top.table("operation")?;
         let operation_timeout = operation.seconds("timeout_seconds", 1..=7 * DAY)?;
         operation.finish()?;
+        let status_socket = seeing::status(top.table("status")?)?;
+        let metrics = seeing::metrics(top.table("metrics")?)?;
         let log = log(top.table("log")?)?;
         top.finish()?;
         Ok(Self {
@@ -135,6 +144,8 @@ impl Settings {
             progress_interval: progress_interval.unwrap_or(Duration::from_secs(10)),
             step_timeout: (step_timeout > 0).then(|| Duration::from_secs(step_timeout * 60)),
             operation_timeout: operation_timeout.unwrap_or(Duration::from_secs(DAY)),
+            status_socket,
+            metrics,
             log,
         })
     }

@@ -9,10 +9,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+pub use local::EXPIRES_SOON;
 pub use report::{Check, Report};
 
 use crate::config::Settings;
 use crate::lock;
+use crate::status::{self, Status};
 
 pub async fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(json);
@@ -30,10 +32,10 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     for check in local::folders(settings) {
         report.add(check);
     }
-    let runs = lock::is_held(&settings.state_directory);
-    report.add(local::agent(&runs));
+    let agent = Agent::of(settings);
+    report.add(local::agent(&agent));
     match settings.tls(file) {
-        Ok(tls) => cloud::connect(&settings.link(tls), &settings.connection.thing_name, runs, report).await,
+        Ok(tls) => cloud::connect(&settings.link(tls), &settings.connection.thing_name, &agent, report).await,
         Err(error) => report.add(Check::failed(
             "identity",
             error,
@@ -42,7 +44,29 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     }
 }
 
-/// What `fleethand setup` asks of an identity that is not in force yet. `agent_runs`: with the same client id.
+/// What is known of an agent that may run here, with the same client id.
+enum Agent {
+    Stopped,
+    /// And what it says, where it can be asked.
+    Runs(Option<Box<Status>>),
+    /// Only root can tell.
+    Unknown,
+}
+
+impl Agent {
+    fn of(settings: &Settings) -> Self {
+        match lock::is_held(&settings.state_directory) {
+            Some(true) => {
+                let socket = settings.status_socket.as_deref();
+                Self::Runs(socket.and_then(|socket| status::ask(socket).ok()).map(Box::new))
+            }
+            Some(false) => Self::Stopped,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// What `fleethand setup` asks of an identity that is not in force yet.
 pub async fn examine_new(
     settings: &Settings,
     tls: std::sync::Arc<rustls::ClientConfig>,
@@ -50,6 +74,10 @@ pub async fn examine_new(
 ) {
     report.add(local::clock(SystemTime::now()));
     report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now()));
-    let runs = lock::is_held(&settings.state_directory);
-    cloud::connect(&settings.link(tls), &settings.connection.thing_name, runs, report).await;
+    // What the one that runs knows is of the identity of before.
+    let agent = match Agent::of(settings) {
+        Agent::Runs(_) => Agent::Runs(None),
+        other => other,
+    };
+    cloud::connect(&settings.link(tls), &settings.connection.thing_name, &agent, report).await;
 }

@@ -1,13 +1,13 @@
 //! The execution that is ours at the moment.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dispatcher::{Operation, Outcome, Parsed, Progress, Rules, Verdict};
 use jobs::{ExecutionKey, JobExecution, StatusUpdate};
 use serde_json::Value;
 
 use crate::deadline::Deadline;
-use crate::view::{Stage, Work};
+use crate::view::{Doing, Stage};
 
 pub struct Held {
     /// Absent for what was ordered on the device itself: nobody is owed a report.
@@ -34,10 +34,12 @@ impl Held {
         self.operation = Some(parsed.operation);
     }
 
-    pub fn work(&self, progress: Progress) -> Work {
+    pub fn doing(&self, progress: Progress) -> Doing {
         let ended = self.update.as_ref().map(|update| Stage::Ended(update.status.name()));
-        Work {
+        Doing {
             job_id: self.key.as_ref().map(|key| key.job_id.as_str().to_owned()),
+            execution_number: self.key.as_ref().map(|key| key.execution_number),
+            operation: self.operation.as_ref().map(Operation::name),
             stage: ended.unwrap_or(Stage::Runs(progress)),
         }
     }
@@ -48,11 +50,29 @@ impl Held {
         tracing::error_span!("job", job_id, execution, version = self.version())
     }
 
-    /// A wait says for itself until when it is.
-    pub fn log_phase(&mut self, progress: &Progress) {
+    /// What it waits for at a known time is not its own doing. What its document says counts all the same.
+    pub fn progressed(&mut self, now: Instant, progress: &Progress) {
         let before = std::mem::replace(&mut self.phase, progress.phase);
+        // A wait says for itself until when it is.
         if before != progress.phase && progress.wait.is_none() {
             self.span().in_scope(|| tracing::info!(phase = progress.phase, "goes on"));
+        }
+        if let Self { timeout: None, deadline: Some(deadline), .. } = self {
+            deadline.pause(now, progress.wait.is_some_and(|wait| wait.lasts.is_some()));
+        }
+    }
+
+    /// An update has armed the cloud's step timer.
+    pub fn armed(&mut self, now: Instant, step: Duration) {
+        if let Some(deadline) = &mut self.deadline {
+            deadline.armed(now, step);
+        }
+    }
+
+    pub fn cloud_waits(&mut self, execution: &JobExecution) {
+        let left = execution.approximate_seconds_before_timed_out.map(Duration::from_secs);
+        if let (Some(deadline), Some(left)) = (&mut self.deadline, left) {
+            deadline.cloud_waits(Instant::now(), left);
         }
     }
 

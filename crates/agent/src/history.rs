@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use device::{Durability, write_atomically};
 use jobs::{ExecutionKey, StatusUpdate};
@@ -14,6 +15,16 @@ const KEPT: usize = 32;
 pub struct Settled {
     pub execution: ExecutionKey,
     pub update: StatusUpdate,
+    /// By the wall clock, in seconds; absent in what an older agent wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+}
+
+impl Settled {
+    pub fn now(execution: ExecutionKey, update: StatusUpdate) -> Self {
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+        Self { execution, update, at: at.map(|at| at.as_secs()) }
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +78,7 @@ mod tests {
     fn settled(number: u64) -> Settled {
         let execution =
             ExecutionKey { job_id: JobId::new("job").unwrap(), execution_number: number, queued_at: 1 };
-        Settled { execution, update: StatusUpdate::new(UpdateStatus::Succeeded, StatusDetails::new()) }
+        Settled::now(execution, StatusUpdate::new(UpdateStatus::Succeeded, StatusDetails::new()))
     }
 
     #[test]
@@ -81,6 +92,12 @@ mod tests {
         let again = History::open(folder.path());
         let numbers: Vec<_> = again.settled().iter().map(|s| s.execution.execution_number).collect();
         assert_eq!(numbers, (68..100).collect::<Vec<_>>());
+        // What an older agent wrote had no time.
+        let old = std::fs::read_to_string(folder.path().join("history.json")).unwrap();
+        let at = format!(",\"at\":{}", again.settled()[0].at.unwrap());
+        std::fs::write(folder.path().join("history.json"), old.replace(&at, "")).unwrap();
+        assert_eq!((History::open(folder.path()).settled().len(), again.settled().len()), (KEPT, KEPT));
+        assert_eq!(History::open(folder.path()).settled()[0].at, None);
         std::fs::write(folder.path().join("history.json"), b"{torn").unwrap();
         assert!(History::open(folder.path()).settled().is_empty());
     }

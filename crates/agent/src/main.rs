@@ -18,10 +18,14 @@ mod logging; // for a person, for journald, or as JSON
 #[path = "../../../packaging/man.rs"]
 mod man; // the package's man pages and completions
 mod meter; // what it costs, month by month
+mod metrics; // a file for Prometheus
 mod notify; // what systemd is told
 mod pace; // how often progress may be reported
+mod rate; // how fast it goes
 mod report; // an outcome in AWS's terms
+mod seeing; // all through which somebody sees the agent
 mod setup; // from the cloud's files to a service that runs
+mod status; // `fleethand status`, and who answers it
 mod view; // what there is to see of all that
 mod worker; // one operation at a time, beside the loop
 

@@ -8,6 +8,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use connection::tls::{IdentityFiles, TlsError};
@@ -16,6 +17,7 @@ use self::edit::Edited;
 use self::place::{Owner, Placed};
 use crate::config::{self, Settings};
 use crate::doctor::{self, Report};
+use crate::status::{self, State};
 
 /// Every option that is missing is taken from the configuration that is there, or asked for on a terminal.
 #[derive(clap::Args)]
@@ -53,6 +55,8 @@ pub struct Order {
 }
 
 const SERVICE: &str = "fleethand.service";
+/// Seconds. The connection was tried just before.
+const CONNECTED_WITHIN: u32 = 30;
 /// What the identity's files are called, beside the configuration.
 const IDENTITY: [(&str, &str); 3] =
     [("certificate", "certificate.pem"), ("private_key", "private.key"), ("root_ca", "root-ca.pem")];
@@ -100,7 +104,7 @@ pub async fn run(order: Order, file: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     if order.enable && root == Path::new("/") && file == Path::new(config::DEFAULT_FILE) {
-        return enable();
+        return enable(settings.status_socket.as_deref());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -275,7 +279,7 @@ fn put_in_force(staged: Vec<Placed>, target: &Path, edited: &Edited) -> anyhow::
 }
 
 /// Started anew where it runs: it reads its configuration once.
-fn enable() -> anyhow::Result<ExitCode> {
+fn enable(status: Option<&Path>) -> anyhow::Result<ExitCode> {
     if !Path::new("/run/systemd/system").is_dir() {
         say("systemd does not run here: start `fleethand run` by whatever does.")?;
         return Ok(ExitCode::SUCCESS);
@@ -300,6 +304,17 @@ fn enable() -> anyhow::Result<ExitCode> {
         }
     }
     say("fleethand.service runs, and starts with the system.")?;
+    // It says that it is ready before it is connected.
+    let connected =
+        |socket| status::ask(socket).is_ok_and(|status| status.connection.state == State::Connected);
+    for _ in status.map_or(0..0, |_| 0..CONNECTED_WITHIN) {
+        if status.is_some_and(connected) {
+            say("It is connected.")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    say("`fleethand status` says how it goes.")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -46,9 +46,11 @@ impl Display for Link {
 
 /// The execution that is ours at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Work {
+pub struct Doing {
     /// Absent for what was ordered on the device itself.
     pub job_id: Option<String>,
+    pub execution_number: Option<u64>,
+    pub operation: Option<&'static str>,
     pub stage: Stage,
 }
 
@@ -59,7 +61,7 @@ pub enum Stage {
     Ended(&'static str),
 }
 
-impl Display for Work {
+impl Display for Doing {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match &self.job_id {
             Some(job_id) => write!(f, "job {job_id}: ")?,
@@ -79,7 +81,7 @@ impl Display for Work {
 }
 
 /// In one line.
-pub fn line(link: &Link, work: Option<&Work>) -> String {
+pub fn line(link: &Link, work: Option<&Doing>) -> String {
     match (link, work) {
         (Link::Connected { .. }, Some(work)) => work.to_string(),
         (_, Some(work)) => format!("{work}; {link}"),
@@ -100,10 +102,14 @@ mod tests {
         let connected = Link::Connected { since: now };
         let mut lost = Link::Connecting;
         lost.lost(now, "nothing was heard for 90s".to_owned(), Duration::from_millis(7_600));
-        let job = |stage| Some(Work { job_id: Some("fw-2".to_owned()), stage });
+        let work = |job_id: Option<&str>, stage| {
+            let job_id = job_id.map(str::to_owned);
+            Some(Doing { job_id, execution_number: None, operation: None, stage })
+        };
+        let job = |stage| work(Some("fw-2"), stage);
         let downloading = Progress { done: 41, total: Some(100), ..Progress::phase("downloading") };
         let waiting = Progress::waiting(Wait { until: Until::NextReboot, lasts: None });
-        let here = Some(Work { job_id: None, stage: Stage::Runs(Progress::phase("confirming")) });
+        let here = work(None, Stage::Runs(Progress::phase("confirming")));
         let cases = [
             (&Link::Connecting, None, "connecting"),
             (&connected, None, "connected, idle"),

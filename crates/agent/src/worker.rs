@@ -2,8 +2,8 @@
 
 use std::pin::Pin;
 
-use device::Halt;
-use dispatcher::{AfterStart, Context, Dispatcher, Ended, Operation, Progress};
+use device::{Boot, Halt};
+use dispatcher::{AfterStart, Context, Dispatcher, Ended, Operation, Progress, Verdict};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, Span};
@@ -12,13 +12,14 @@ use crate::hands::Hands;
 
 pub type Host = Dispatcher<Hands>;
 
-type Running = Pin<Box<dyn Future<Output = (Box<Host>, Ended)>>>;
+type Running = Pin<Box<dyn Future<Output = (Box<Host>, Ended, Option<Boot>)>>>;
 
 pub struct Worker {
     state: State,
     progress: watch::Sender<Progress>,
     fresh_document: mpsc::Sender<oneshot::Sender<Value>>,
     connected: watch::Receiver<bool>,
+    booted: Option<Boot>,
 }
 
 /// The dispatcher is either at hand or inside the running future: nothing else can touch the device meanwhile.
@@ -45,7 +46,12 @@ impl Worker {
         fresh_document: mpsc::Sender<oneshot::Sender<Value>>,
         connected: watch::Receiver<bool>,
     ) -> Self {
-        Self { state: State::Idle(Box::new(host)), progress, fresh_document, connected }
+        Self { state: State::Idle(Box::new(host)), progress, fresh_document, connected, booted: None }
+    }
+
+    /// What is known of the running system after what ended last, once.
+    pub fn booted(&mut self) -> Option<Boot> {
+        self.booted.take()
     }
 
     /// The dispatcher, while nothing runs.
@@ -81,7 +87,14 @@ impl Worker {
                         Work::Run(operation) => host.run(&operation, &context).await,
                         Work::Finish(what) => host.finish(what, &context).await,
                     };
-                    (host, ended)
+                    // Asked here, beside the loop: a device may take its time for the answer.
+                    let booted = match &ended {
+                        Ended::Outcome(outcome) if outcome.verdict == Verdict::Succeeded => {
+                            host.boot().await.ok()
+                        }
+                        _ => None,
+                    };
+                    (host, ended, booted)
                 };
                 State::Busy { running: Box::pin(work.instrument(span)), halt }
             }
@@ -96,8 +109,9 @@ impl Worker {
     /// returned future.
     pub async fn ended(&mut self) -> Ended {
         let State::Busy { running, .. } = &mut self.state else { return std::future::pending().await };
-        let (host, ended) = running.await;
+        let (host, ended, booted) = running.await;
         self.state = State::Idle(host);
+        self.booted = booted;
         ended
     }
 }

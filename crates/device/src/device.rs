@@ -160,6 +160,8 @@ pub struct Boot {
     pub id: String,
     /// Where the target has slots and it can be told: the one that runs.
     pub slot: Option<String>,
+    /// Of the firmware that was committed last, as recorded.
+    pub version: Option<String>,
 }
 
 /// A part of what would happen, in words.
@@ -232,7 +234,7 @@ pub trait Device {
     /// The same for every target.
     async fn discard_all(&mut self) -> Result<(), DeviceError>;
 
-    /// Asks the configured hook. `false`: not now.
+    /// Asks the configured hook, and everybody else who has a say. `false`: not now.
     async fn may_disturb(&mut self, question: &Question, halt: &Halt) -> Result<bool, DeviceError>;
 
     /// Puts what `finish` accepted in force. After a restart what was staged is read again first; what is in force

@@ -21,7 +21,7 @@ use crate::place::{Place, Stage};
 use crate::slots::{SlotsPlace, SlotsTarget};
 use crate::storage::{Durability, read_bounded, write_atomically};
 use crate::swupdate::{SwupdatePlace, SwupdateTarget};
-use crate::{Halt, Health, hook};
+use crate::{Halt, Health, Holds, hold};
 
 /// A configuration file beyond this is not one.
 const MAX_CONFIG_BYTES: u64 = 4 * 1024 * 1024;
@@ -36,6 +36,8 @@ pub struct HostSettings {
     pub reboot: RebootSpec,
     /// Asked before the device is disturbed.
     pub hook: Option<CommandSpec>,
+    /// Who is asked besides.
+    pub holds: Holds,
     /// Whose signature firmware needs. `None`: nobody's.
     pub trust: Option<Trust>,
     /// The names of this hardware, as a signed release may know it.
@@ -265,7 +267,8 @@ impl Device for HostDevice {
             tracing::error!(%error, "it cannot be told which slot runs");
             None
         });
-        Ok(Boot { id, slot })
+        let version = self.record().ok().flatten().map(|record| record.installed.version);
+        Ok(Boot { id, slot, version })
     }
 
     async fn installed(&mut self) -> Result<Option<Installed>, DeviceError> {
@@ -358,10 +361,7 @@ impl Device for HostDevice {
     }
 
     async fn may_disturb(&mut self, question: &Question, halt: &Halt) -> Result<bool, DeviceError> {
-        match &self.settings.hook {
-            Some(hook) => hook::ask(hook, question, halt).await,
-            None => Ok(true),
-        }
+        hold::ask(&self.settings.holds, self.settings.hook.as_ref(), question, halt).await
     }
 
     async fn activate(

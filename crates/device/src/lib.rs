@@ -13,6 +13,7 @@ mod gate;
 mod group;
 mod halt;
 mod health;
+mod hold;
 mod hook;
 mod host;
 mod installer;
@@ -39,6 +40,7 @@ pub use file::FileTarget;
 pub use gate::Trust;
 pub use halt::{Halt, HaltKind};
 pub use health::Health;
+pub use hold::Holds;
 pub use host::{Checked, FirmwareTarget, HostDevice, HostSettings, RebootSpec};
 pub use installer::InstallerTarget;
 #[cfg(feature = "rauc")]

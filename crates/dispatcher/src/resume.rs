@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn boot(id: &str, slot: Option<&str>) -> Boot {
-        Boot { id: id.into(), slot: slot.map(str::to_owned) }
+        Boot { id: id.into(), slot: slot.map(str::to_owned), version: None }
     }
 
     /// What is left of a decision once its sentences are gone.

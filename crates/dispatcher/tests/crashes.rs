@@ -138,6 +138,7 @@ impl Bench {
                 command: spec(&["sh".into(), self.path("reboot.sh").display().to_string()]),
                 boot_id_file: self.path("boot_id"),
             },
+            holds: Default::default(),
             hook: None,
             trust: None,
             compatible: Vec::new(),

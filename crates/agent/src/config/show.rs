@@ -63,6 +63,8 @@ impl Display for Settings {
         command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
         path(f, "boot_id_file", &self.host.reboot.boot_id_file)?;
         policy(f, &self.policy, &self.host.hook)?;
+        path(f, "hold_directory", &self.host.holds.directory)?;
+        writeln!(f, "inhibitors = {}", self.host.holds.inhibitors)?;
         self.trust(f)?;
         writeln!(f, "\n[download]")?;
         writeln!(f, "max_size_bytes = {}", self.download.limits.max_size)?;
@@ -80,6 +82,7 @@ impl Display for Settings {
         writeln!(f, "step_timeout_minutes = {}", self.step_timeout.unwrap_or_default().as_secs() / 60)?;
         writeln!(f, "\n[operation]")?;
         seconds(f, "timeout_seconds", self.operation_timeout)?;
+        self.seeing(f)?;
         writeln!(f, "\n[log]")?;
         text(f, "format", if self.log.format == LogFormat::Json { "json" } else { "auto" })?;
         text(f, "level", &self.log.level.to_string())
@@ -103,6 +106,24 @@ impl Settings {
                 seconds(f, "health_interval_seconds", health.interval)
             }
             None => writeln!(f, "# health_command: none"),
+        }
+    }
+
+    fn seeing(&self, f: &mut Formatter<'_>) -> Result {
+        match &self.status_socket {
+            Some(socket) => {
+                writeln!(f, "\n[status]")?;
+                path(f, "socket", socket)?;
+            }
+            None => writeln!(f, "\n# [status]: not configured")?,
+        }
+        match &self.metrics {
+            Some(metrics) => {
+                writeln!(f, "\n[metrics]")?;
+                path(f, "file", &metrics.file)?;
+                seconds(f, "interval_seconds", metrics.interval)
+            }
+            None => writeln!(f, "\n# [metrics]: not configured"),
         }
     }
 

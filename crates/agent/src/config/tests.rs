@@ -49,6 +49,8 @@ fn the_example_documents_the_defaults() {
     all.host.trust = None;
     all.host.compatible.clear();
     all.download.root_ca = None;
+    assert!(all.metrics.is_some());
+    all.metrics = None;
     assert_eq!(all.to_string(), shown);
 }
 

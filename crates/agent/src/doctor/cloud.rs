@@ -4,7 +4,8 @@ use connection::probe::{Question, Stuck, probe, probe_tls};
 use connection::{Settings, Step};
 use jobs::{JobTarget, describe};
 
-use super::{Check, Report};
+use super::{Agent, Check, Report};
+use crate::status::State;
 
 /// In the order in which they are done.
 const STEPS: &[(Step, &str, &str)] = &[
@@ -16,9 +17,9 @@ const STEPS: &[(Step, &str, &str)] = &[
     (Step::Answer, "jobs", "AWS IoT Jobs answers"),
 ];
 
-/// `agent_runs`: then only up to where it would be noticed. `None` where that cannot be told.
-pub async fn connect(settings: &Settings, thing_name: &str, agent_runs: Option<bool>, report: &mut Report) {
-    if agent_runs == Some(false) {
+/// Beside an agent that runs only up to where it would be noticed: two connections with one client id throw each other off.
+pub async fn connect(settings: &Settings, thing_name: &str, agent: &Agent, report: &mut Report) {
+    if let Agent::Stopped = agent {
         let topic = describe(thing_name, &JobTarget::Next);
         let answers = ["accepted", "rejected"].map(|verdict| format!("{topic}/{verdict}")).to_vec();
         let question = Question { payload: r#"{"includeJobDocument":false}"#.into(), topic, answers };
@@ -40,11 +41,24 @@ pub async fn connect(settings: &Settings, thing_name: &str, agent_runs: Option<b
         match probe_tls(settings).await {
             Ok(()) => {
                 reached(Step::Connack, report);
-                let why = "not tried: it would take the connection from the agent that runs";
-                report.add(Check::skipped("connect", why));
+                report.add(known(agent));
             }
             Err(stuck) => ended(&stuck, report),
         }
+    }
+}
+
+/// Of what lies behind TLS: what the agent that runs knows of its own connection.
+fn known(agent: &Agent) -> Check {
+    const NAME: &str = "connect";
+    let Agent::Runs(Some(status)) = agent else {
+        return Check::skipped(NAME, "not tried: it would take the connection from the agent that runs");
+    };
+    let found = &status.connection;
+    match found.state {
+        State::Connected => Check::ok(NAME, format!("the agent that runs is {found}")),
+        State::Connecting => Check::skipped(NAME, "the agent that runs connects at this moment"),
+        State::NotConnected => Check::failed(NAME, format!("the agent that runs is {found}"), ""),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use connection::{tls, utc};
 
-use super::Check;
+use super::{Agent, Check};
 use crate::config::Settings;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -107,11 +107,12 @@ fn space(name: &'static str, folder: &Path) -> Check {
     }
 }
 
-pub fn agent(runs: &Option<bool>) -> Check {
-    match runs {
-        Some(true) => Check::ok("agent", "it runs"),
-        Some(false) => Check::ok("agent", "it does not run"),
-        None => Check::skipped("agent", "only root can tell whether it runs"),
+pub fn agent(agent: &Agent) -> Check {
+    match agent {
+        Agent::Runs(Some(status)) => Check::ok("agent", format!("it runs, {}", status.connection)),
+        Agent::Runs(None) => Check::ok("agent", "it runs"),
+        Agent::Stopped => Check::ok("agent", "it does not run"),
+        Agent::Unknown => Check::skipped("agent", "only root can tell whether it runs"),
     }
 }
 

@@ -1,0 +1,112 @@
+//! What `fleethand status` shows: one document, made by the agent, told to whoever may open its socket.
+
+mod client;
+mod server;
+mod text;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Options, ask, run};
+pub use server::{Wanted, serve};
+
+/// Raised when the meaning of a member changes. Members are added without it.
+pub const FORMAT: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub format: u32,
+    pub agent: About,
+    pub connection: Connection,
+    pub execution: Option<Execution>,
+    /// The latest first.
+    pub outcomes: Vec<Outcome>,
+    pub firmware: Firmware,
+    pub certificate: Option<Certificate>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    pub version: String,
+    pub thing_name: String,
+    pub endpoint: String,
+    pub runs_for_seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    pub state: State,
+    /// By the wall clock, which may have been set meanwhile.
+    pub since: String,
+    /// By one that nobody sets.
+    pub for_seconds: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Connecting,
+    Connected,
+    NotConnected,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Execution {
+    /// Absent for what was ordered on the device itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_number: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// `IN_PROGRESS`, or how it has ended while the cloud does not know it yet.
+    pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u64>,
+    /// Of a download.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub job_id: String,
+    pub execution_number: u64,
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    /// When the cloud had taken it, by the wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<String>,
+}
+
+/// As recorded; whether its bytes are still in force is looked at when a job asks for them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Firmware {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    pub expires: String,
+    /// Negative once it has.
+    pub days_left: i64,
+    pub expires_soon: bool,
+}
