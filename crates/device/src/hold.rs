@@ -134,6 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
+    /// As busctl 252 prints what logind answers.
     fn only_a_lock_that_blocks_the_shutdown_holds_anything_off() {
         let lock = |what: &str, mode: &str| {
             format!(r#"{{"type":"a(ssssuu)","data":[[["{what}","pump","dosing","{mode}",0,77]]]}}"#)
