@@ -32,6 +32,9 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     for check in local::folders(settings) {
         report.add(check);
     }
+    if let Some(helper) = &settings.helper {
+        report.add(local::helper(&helper.socket));
+    }
     let agent = Agent::of(settings);
     report.add(local::agent(&agent));
     match settings.tls(file) {

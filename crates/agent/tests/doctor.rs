@@ -214,6 +214,10 @@ fn what_is_wrong_with_the_files_is_found_without_a_cloud() {
     device.write("private.key", other.read("private.key"));
     doctor(&device).blames("identity", &["does not belong to the certificate"]);
     device.write("private.key", good);
+    device.configure("helper", "socket = \"helper.sock\"");
+    doctor(&device).blames("helper", &["helper.sock", "fleethand-helper.socket"]);
+    let _socket = std::os::unix::net::UnixListener::bind(device.path("helper.sock")).unwrap();
+    assert_eq!(doctor(&device).check("helper").unwrap().0, "ok");
     device.configure("log", "level = \"loud\"");
     doctor(&device).blames("configuration", &["fleethand.toml", "\"loud\""]);
 }

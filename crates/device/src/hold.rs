@@ -132,6 +132,7 @@ fn holder(answer: &str) -> Result<Option<String>, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Disturbance;
 
     #[test]
     /// As busctl 252 prints what logind answers.
@@ -161,7 +162,7 @@ mod tests {
     }
 
     async fn asked(folder: &Path, hook: Option<&str>) -> Result<bool, DeviceError> {
-        let question = Question { operation: "reboot", version: None, job_id: "job-1".to_owned() };
+        let question = Question { operation: Disturbance::Reboot, version: None, job_id: "job-1".to_owned() };
         let hook = hook.map(|script| CommandSpec {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],

@@ -1,7 +1,7 @@
 //! What can be told without a network.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -104,6 +104,19 @@ fn space(name: &'static str, folder: &Path) -> Check {
         ..TOO_FULL => Check::failed(name, text, ADVICE),
         TOO_FULL..NEARLY_FULL => Check::warning(name, text, ADVICE),
         _ => Check::ok(name, text),
+    }
+}
+
+/// Looked at and not connected to: that would start it.
+pub fn helper(socket: &Path) -> Check {
+    const NAME: &str = "helper";
+    let shown = socket.display();
+    match std::fs::metadata(socket) {
+        Ok(found) if found.file_type().is_socket() => Check::ok(NAME, shown),
+        Ok(_) => Check::failed(NAME, format!("{shown} is not a socket"), "correct `[helper] socket`"),
+        Err(error) => {
+            Check::failed(NAME, format!("{shown}: {error}"), "`systemctl start fleethand-helper.socket`")
+        }
     }
 }
 
