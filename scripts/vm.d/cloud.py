@@ -25,11 +25,12 @@ def sha256(path):
 
 
 class Cloud:
-    def __init__(self, binary, log):
-        self.binary, store = binary, free_port()
-        command = [binary, "serve", "--log", "info", "--s3", f"127.0.0.1:{store}", "--s3-url", f"http://{HOST}:{store}"]
-        for listener in ("--api", "--mqtts"):
-            command += [listener, "127.0.0.1:0"]
+    def __init__(self, binary, log, host=HOST, api=0, mqtts=0, store=0):
+        """Devices reach it as `host`; a port that is 0 is any."""
+        self.binary, store = binary, store or free_port()
+        command = [binary, "serve", "--log", "info", "--s3", f"127.0.0.1:{store}", "--s3-url", f"http://{host}:{store}"]
+        for listener, port in (("--api", api), ("--mqtts", mqtts)):
+            command += [listener, f"127.0.0.1:{port}"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("wb"))
         self.ready = json.loads(self.process.stdout.readline())
         as_test = dict(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
