@@ -149,6 +149,8 @@ class Story:
         machine = self.machine
         machine.run(f"mkdir -p {HOME}")
         shutil.copytree("packaging", f"{machine.tree}{HOME}/packaging")
+        # Whoever is asked says yes.
+        machine.put("/etc/apt/apt.conf.d/yes", 'APT::Get::Assume-Yes "true";\n')
         # "Put your region and account into it."
         machine.run(f"sed -i 's/REGION/us-east-1/; s/ACCOUNT/123456789012/' {HOME}/packaging/iot-policy.json")
         # The CLI asks the local cloud, whatever the service.
