@@ -74,6 +74,10 @@ impl Mount {
         image.as_file().set_len(32 << 20).unwrap();
         let mount = Self { image, point: point.to_owned() };
         run(Command::new("mkfs.ext4").arg("-qF").arg(mount.image.path()))?;
+        // A container or a network namespace that somebody begins meanwhile has a copy of every mount. Of a shared one the
+        // copy goes when it is unmounted here; another one would keep the file system alive that was shut down.
+        run(Command::new("mount").arg("--bind").args([point, point]))?;
+        run(Command::new("mount").arg("--make-shared").arg(point))?;
         mount.mount()?;
         Ok(mount)
     }
@@ -102,7 +106,10 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg("--lazy").arg(&self.point));
+        // The file system, and what it is mounted on.
+        for _ in 0..2 {
+            let _ = run(Command::new("umount").arg("--lazy").arg(&self.point));
+        }
     }
 }
 

@@ -126,7 +126,9 @@ impl Traced {
                 }
                 // A command, which is not what is looked at.
                 WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC) => {
-                    if let Some(struck) = &mut struck {
+                    if let Some(struck) = &mut struck
+                        && !leads_a_group(pid)
+                    {
                         struck.orphans += 1;
                     }
                     self.known.remove(&pid);
@@ -178,4 +180,11 @@ impl Traced {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         !status.contains(&format!("\nTgid:\t{}\n", self.pid()))
     }
+}
+
+/// The shell that takes a command's group with it when the agent is gone. It has begun before the command is forked, but
+/// that may be reported after it.
+fn leads_a_group(pid: Pid) -> bool {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.contains("read line || kill -KILL 0")
 }
