@@ -16,6 +16,8 @@ from service import Service
 
 BINARIES = Path(sys.argv[1])
 QUICK = "--quick" in sys.argv
+# How long a device with nothing to do is watched.
+MINUTES = int(sys.argv[sys.argv.index("--minutes") + 1]) if "--minutes" in sys.argv else 1 if QUICK else 10
 ROUNDS, SIZE = (1, 64) if QUICK else (5, 512)
 THING = "bench"
 # Told to stop, everything that was started is stopped and removed, as at any other end.
