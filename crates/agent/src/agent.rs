@@ -452,13 +452,14 @@ impl Agent {
         if let Some(host) = self.worker.idle() {
             host.settled();
         }
-        self.meter.add(&self.link.take_tally());
+        self.meter.job_ended();
     }
 
     /// The cloud has nothing for us: what was interrupted before anything changed was withdrawn meanwhile.
     async fn nothing_is_pending(&mut self) {
         tracing::debug!("nothing is pending");
         self.meter.add(&self.link.take_tally());
+        self.meter.save_if_due();
         let Some(host) = self.worker.idle() else { return };
         let interrupted = host.entry().is_some_and(|entry| !matches!(entry.phase, Phase::Reporting { .. }));
         if interrupted && self.held.is_none() {
@@ -481,7 +482,10 @@ impl Agent {
         };
         let both = async { tokio::join!(worker, self.link.stop()) };
         match tokio::time::timeout(STOP, both).await {
-            Ok(((), tally)) => self.meter.add(&tally),
+            Ok(((), tally)) => {
+                self.meter.add(&tally);
+                self.meter.save();
+            }
             Err(_) => tracing::warn!("stopped in the middle of something: the next start goes on"),
         }
         // Also where work had not begun.

@@ -2,15 +2,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use device::{Durability, write_atomically};
 use meter::{Month, Months, Tally};
+
+/// A link that comes and goes writes no more often.
+const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug)]
 pub struct Meter {
     path: PathBuf,
     months: Months,
+    written: Option<Instant>,
 }
 
 impl Meter {
@@ -28,18 +32,30 @@ impl Meter {
                 Months::default()
             }
         };
-        Self { path, months }
+        Self { path, months, written: None }
     }
 
-    /// Written when something is done anyway, and not synced: no disk is woken for it.
     pub fn add(&mut self, tally: &Tally) {
-        if tally.is_empty() {
-            return;
-        }
         self.months.add(Month::of(SystemTime::now()), tally);
+    }
+
+    /// A job has ended since: the next time that nothing is pending, it is written.
+    pub fn job_ended(&mut self) {
+        self.written = None;
+    }
+
+    pub fn save_if_due(&mut self) {
+        if self.written.is_none_or(|written| written.elapsed() >= INTERVAL) {
+            self.save();
+        }
+    }
+
+    /// Synced: a file that is empty after a power cut would have lost the month.
+    pub fn save(&mut self) {
+        self.written = Some(Instant::now());
         let written = serde_json::to_vec(&self.months)
             .map_err(io::Error::from)
-            .and_then(|bytes| write_atomically(&self.path, &bytes, Durability::Process));
+            .and_then(|bytes| write_atomically(&self.path, &bytes, Durability::PowerCut));
         if let Err(error) = written {
             tracing::warn!(path = %self.path.display(), %error, "the meter cannot be written");
         }
@@ -59,8 +75,11 @@ mod tests {
         tally.count(Class::Connect, Direction::Sent, 20);
         for starts in 1..=3 {
             let mut meter = Meter::open(folder.path());
-            meter.add(&Tally::default());
             meter.add(&tally);
+            meter.save_if_due();
+            // What comes within the hour is written when a job has ended, or at the stop.
+            meter.add(&Tally::default());
+            meter.save_if_due();
             let units: u64 = meter.months.iter().map(|(_, tally)| tally.units()).sum();
             assert_eq!(units, starts);
         }

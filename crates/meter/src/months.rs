@@ -38,6 +38,9 @@ pub struct Months(BTreeMap<Month, Tally>);
 
 impl Months {
     pub fn add(&mut self, month: Month, tally: &Tally) {
+        if tally.is_empty() {
+            return;
+        }
         self.0.entry(month).or_default().merge(tally);
         while self.0.len() > KEPT {
             self.0.pop_first();

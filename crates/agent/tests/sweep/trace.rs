@@ -93,6 +93,8 @@ impl Traced {
         let leader = self.pid();
         let mut struck: Option<Struck> = None;
         let mut held = None;
+        // That a command has begun may be reported after what the agent did next.
+        let mut began = HashSet::new();
         while !self.known.is_empty() {
             // Of this thread alone: other tests of this program have children, too.
             let stop = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
@@ -117,6 +119,7 @@ impl Traced {
                         tally.calls.push(call);
                         at_call(tally.calls.len());
                         if tally.calls.len() == tally.at {
+                            began = self.commands();
                             kill(leader, Signal::SIGKILL).unwrap();
                             struck = Some(Struck { orphans: 0 });
                             held = Some(pid);
@@ -127,7 +130,7 @@ impl Traced {
                 // A command, which is not what is looked at.
                 WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC) => {
                     if let Some(struck) = &mut struck
-                        && !leads_a_group(pid)
+                        && !began.contains(&pid)
                     {
                         struck.orphans += 1;
                     }
@@ -176,15 +179,15 @@ impl Traced {
         })
     }
 
+    /// What is another program by now.
+    fn commands(&self) -> HashSet<Pid> {
+        let program = |pid: &Pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let agent = program(&self.pid());
+        self.known.iter().copied().filter(|pid| program(pid) != agent).collect()
+    }
+
     fn is_child(&self, pid: Pid) -> bool {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         !status.contains(&format!("\nTgid:\t{}\n", self.pid()))
     }
-}
-
-/// The shell that takes a command's group with it when the agent is gone. It has begun before the command is forked, but
-/// that may be reported after it.
-fn leads_a_group(pid: Pid) -> bool {
-    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.contains("read line || kill -KILL 0")
 }
