@@ -68,11 +68,22 @@ pub async fn run(
     tls: Arc<rustls::ClientConfig>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut agent = Agent::open(settings, device, tls).await?;
-    let thing = &settings.connection.thing_name;
-    tracing::info!(name: "started", thing, version = env!("CARGO_PKG_VERSION"), "started");
-    agent.take_up_what_a_restart_left().await?;
     tokio::pin!(stop);
+    let start = async {
+        let mut agent = Agent::open(settings, device, tls).await?;
+        let thing = &settings.connection.thing_name;
+        tracing::info!(name: "started", thing, version = env!("CARGO_PKG_VERSION"), "started");
+        agent.take_up_what_a_restart_left().await?;
+        anyhow::Ok(agent)
+    };
+    // A device may take its time to say what runs: RAUC does, while it installs. Nothing has begun that a stop would break.
+    let mut agent = tokio::select! {
+        agent = start => agent?,
+        () = &mut stop => {
+            tracing::info!(name: "stopping", "stopping");
+            return Ok(());
+        }
+    };
     agent.seeing.ready();
     loop {
         agent.act().await;
