@@ -64,19 +64,18 @@ enum Input {
 
 pub async fn run(
     settings: &Settings,
-    device: Hands,
     tls: Arc<rustls::ClientConfig>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     tokio::pin!(stop);
     let start = async {
-        let mut agent = Agent::open(settings, device, tls).await?;
+        let mut agent = Agent::open(settings, Hands::new(settings).await, tls).await?;
         let thing = &settings.connection.thing_name;
         tracing::info!(name: "started", thing, version = env!("CARGO_PKG_VERSION"), "started");
         agent.take_up_what_a_restart_left().await?;
         anyhow::Ok(agent)
     };
-    // A device may take its time to say what runs: RAUC does, while it installs. Nothing has begun that a stop would break.
+    // A helper may not be there yet, and a device may take its time to say what runs: RAUC does, while it installs. Nothing has begun that a stop would break.
     let mut agent = tokio::select! {
         agent = start => agent?,
         () = &mut stop => {

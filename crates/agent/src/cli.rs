@@ -9,7 +9,6 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
-use crate::hands::Hands;
 use crate::lock::lock;
 use crate::{agent, doctor, dry_run, helper, install, logging, setup, status};
 
@@ -206,12 +205,7 @@ async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool)
         return dry_run::listen(settings, tls, stop).await;
     }
     let _lock = lock(&settings.state_directory)?;
-    tokio::pin!(stop);
-    let device = tokio::select! {
-        device = Hands::new(settings) => device,
-        () = &mut stop => return Ok(()),
-    };
-    agent::run(settings, device, tls, stop).await
+    agent::run(settings, tls, stop).await
 }
 
 /// One thread: the loop is never busy, and a device has better uses for its memory. Long work on files has a
