@@ -28,6 +28,7 @@ use crate::history::History;
 use crate::meter::Meter;
 use crate::pace::Pace;
 use crate::report;
+use crate::route::Remembered;
 use crate::seeing::Seeing;
 use crate::status::Wanted;
 use crate::view::Doing;
@@ -43,6 +44,7 @@ struct Agent {
     worker: Worker,
     history: History,
     meter: Meter,
+    route: Remembered,
     pace: Pace,
     step_timeout: Option<Duration>,
     operation_timeout: Duration,
@@ -111,6 +113,7 @@ impl Agent {
         let mut host = device.dispatcher(settings, settings.rules(), settings.policy.clone())?;
         let boot = host.boot().await?;
         let history = History::open(state_directory);
+        let route = Remembered::open(settings);
         let mut session = Session::new(settings.session(), fastrand::u64(..));
         session.restore_settled(
             history.settled().iter().map(|s| (s.execution.clone(), s.update.clone())).collect(),
@@ -119,12 +122,13 @@ impl Agent {
         let (fresh_sender, fresh_document) = mpsc::channel(1);
         let (connected, connection) = watch::channel(false);
         Ok(Self {
-            link: Connection::start(settings.link(tls)),
+            link: Connection::start(route.first(settings.link(tls))),
             session,
             rules: settings.rules(),
             worker: Worker::new(host, progress_sender, fresh_sender, connection),
             history,
             meter: Meter::open(state_directory),
+            route,
             // Half of it: one report may get lost.
             pace: Pace::new(settings.progress_interval, settings.step_timeout.unwrap_or_default() / 2),
             step_timeout: settings.step_timeout,
@@ -198,6 +202,7 @@ impl Agent {
         match input {
             Input::Link(Event::Connected) => {
                 tracing::info!(name: "connected", "connected");
+                self.route.worked(&self.link.route());
                 self.seeing.connected(now);
                 self.connected.send_replace(true);
                 self.session.connected(now);

@@ -1,6 +1,7 @@
 //! `fleethand.toml`: read, checked and understood once, at the start. Nothing else of the agent sees TOML.
 
 mod boot;
+mod connection;
 mod device;
 mod files;
 mod policy;
@@ -14,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::connection::Proxy;
 use ::device::HostSettings;
-use connection::tls::IdentityFiles;
 use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
 
+pub use self::connection::Connection;
 pub use table::ConfigError;
 
 use crate::metrics::MetricsSettings;
@@ -66,22 +68,6 @@ pub struct Helper {
     pub idle: Duration,
 }
 
-#[derive(Debug, Clone)]
-pub struct Connection {
-    pub endpoint: String,
-    pub port: u16,
-    pub thing_name: String,
-    pub client_id: String,
-    pub identity: IdentityFiles,
-    pub keep_alive: Duration,
-    pub connect_timeout: Duration,
-    pub request_timeout: Duration,
-    pub reconnect_min: Duration,
-    pub reconnect_max: Duration,
-    pub stable_after: Duration,
-    pub poll_interval: Duration,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
     pub format: LogFormat,
@@ -101,7 +87,7 @@ impl Settings {
         let mut top = Table::parse(file, &text)?;
         let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
         let helper = helper(top.optional_table("helper")?)?;
-        let connection = connection(top.table("connection")?)?;
+        let connection = connection::connection(top.table("connection")?)?;
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let (config_files, configs) = files::configs(top.tables("config")?)?;
         let boot = boot::boot(top.optional_table("boot")?)?;
@@ -120,7 +106,7 @@ impl Settings {
             trust,
             compatible,
         };
-        let download = download(top.table("download")?)?;
+        let download = download(top.table("download")?, &connection.proxy)?;
         let mut report = top.table("report")?;
         let progress_interval = report.seconds("progress_interval_seconds", 1..=DAY)?;
         let step_timeout = report.integer("step_timeout_minutes", 0..=10_080)?.unwrap_or(30);
@@ -190,11 +176,13 @@ impl Settings {
     }
 
     /// What the link has to know.
-    pub fn link(&self, tls: Arc<rustls::ClientConfig>) -> connection::Settings {
+    pub fn link(&self, tls: Arc<rustls::ClientConfig>) -> ::connection::Settings {
         let settings = &self.connection;
-        connection::Settings {
+        ::connection::Settings {
             endpoint: settings.endpoint.clone(),
-            port: settings.port,
+            route: settings.route.clone(),
+            fallback: settings.fallback.clone(),
+            proxy: settings.proxy.clone(),
             client_id: settings.client_id.clone(),
             tls,
             keep_alive: settings.keep_alive,
@@ -210,7 +198,7 @@ impl Settings {
     /// The device's identity, read and fitted together. An error names the configuration's key, too.
     pub fn tls(&self, file: &Path) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
         let identity = &self.connection.identity;
-        connection::tls::client_config(identity).map_err(|error| {
+        ::connection::tls::client_config(identity).map_err(|error| {
             let key = match &error.file {
                 file if *file == identity.certificate => "[connection] certificate",
                 file if *file == identity.root_ca => "[connection] root_ca",
@@ -231,55 +219,6 @@ fn read(file: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
-    let endpoint = table.required_string("endpoint", "a host name")?;
-    if endpoint.contains(['/', ':', ' ']) {
-        return Err(table.unusable(
-            "endpoint",
-            format!("{endpoint:?} is not a host name alone, without scheme and port"),
-        ));
-    }
-    let thing_name = table.required_string("thing_name", "the thing's name")?;
-    // AWS's rule for thing names. It also keeps `+`, `#` and `/` out of topics.
-    let legal = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
-    if thing_name.len() > 128 || !thing_name.chars().all(legal) {
-        return Err(table.unusable("thing_name", "expected 1 to 128 of the characters a-z A-Z 0-9 : _ -"));
-    }
-    let client_id = table.string("client_id", "a client id")?.unwrap_or_else(|| thing_name.clone());
-    if client_id.len() > 128 || client_id.starts_with('$') {
-        return Err(table.unusable("client_id", "expected 1 to 128 bytes, not beginning with $"));
-    }
-    let settings = Connection {
-        endpoint,
-        port: table.integer("port", 1..=65535)?.map_or(8883, |port| port as u16),
-        thing_name,
-        client_id,
-        identity: IdentityFiles {
-            certificate: table.required_path("certificate")?,
-            private_key: table.required_path("private_key")?,
-            root_ca: table.required_path("root_ca")?,
-        },
-        keep_alive: table.seconds("keep_alive_seconds", 5..=1200)?.unwrap_or(Duration::from_secs(60)),
-        connect_timeout: table
-            .seconds("connect_timeout_seconds", 1..=600)?
-            .unwrap_or(Duration::from_secs(20)),
-        request_timeout: table
-            .seconds("request_timeout_seconds", 1..=600)?
-            .unwrap_or(Duration::from_secs(10)),
-        reconnect_min: table.seconds("reconnect_min_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(1)),
-        reconnect_max: table.seconds("reconnect_max_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(32)),
-        stable_after: table.seconds("stable_after_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(20)),
-        poll_interval: table
-            .seconds("poll_interval_seconds", 10..=7 * DAY)?
-            .unwrap_or(Duration::from_secs(DAY)),
-    };
-    if settings.reconnect_max < settings.reconnect_min {
-        return Err(table.unusable("reconnect_max_seconds", "expected at least reconnect_min_seconds"));
-    }
-    table.finish()?;
-    Ok(settings)
-}
-
 fn helper(table: Option<Table<'_>>) -> Result<Option<Helper>, ConfigError> {
     let Some(mut table) = table else { return Ok(None) };
     let helper = Helper {
@@ -292,7 +231,7 @@ fn helper(table: Option<Table<'_>>) -> Result<Option<Helper>, ConfigError> {
     Ok(Some(helper))
 }
 
-fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {
+fn download(mut table: Table<'_>, proxy: &Proxy) -> Result<downloader::Settings, ConfigError> {
     let defaults = downloader::Limits::default();
     let limits = downloader::Limits {
         max_size: table.integer("max_size_bytes", 1..=u64::MAX >> 1)?.unwrap_or(defaults.max_size),
@@ -311,6 +250,14 @@ fn download(mut table: Table<'_>) -> Result<downloader::Settings, ConfigError> {
         root_ca: table.path("root_ca")?,
         user_agent: concat!("fleethand/", env!("CARGO_PKG_VERSION")).to_owned(),
         allow_http: table.boolean("allow_http")?.unwrap_or(false),
+        // Without one that is configured: the environment's, as ever.
+        proxy: match proxy {
+            Proxy::None | Proxy::Environment => None,
+            Proxy::Http(proxy) => {
+                let proxy = downloader::Proxy::new(&proxy.url());
+                Some(proxy.map_err(|error| table.unusable("proxy", error))?)
+            }
+        },
     };
     table.finish()?;
     Ok(settings)

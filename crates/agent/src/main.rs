@@ -23,6 +23,7 @@ mod notify; // what systemd is told
 mod pace; // how often progress may be reported
 mod rate; // how fast it goes
 mod report; // an outcome in AWS's terms
+mod route; // which way to the cloud worked last
 mod seeing; // all through which somebody sees the agent
 mod setup; // from the cloud's files to a service that runs
 mod status; // `fleethand status`, and who answers it

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use rumqttc::{ConnectReturnCode, mqttbytes};
 use rustls::CertificateError;
 
+use crate::ProxyError;
 use crate::calendar::utc;
 
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,8 @@ pub enum DisconnectCause {
     Resolve { host: String, source: io::Error },
     #[error("{address} cannot be reached: {source}")]
     Unreachable { address: String, source: io::Error },
+    #[error("the proxy {proxy}: {error}")]
+    Proxy { proxy: String, error: ProxyError },
     #[error("no connection within {after:?}: still {step} when the time was up")]
     ConnectTimeout { step: Step, after: Duration },
     #[error("{0:?} is neither a host name nor an IP address")]
@@ -80,6 +83,8 @@ pub enum DisconnectCause {
 pub enum Step {
     Resolving,
     Connecting,
+    /// Only where there is one.
+    Proxy,
     TlsHandshake,
     Connack,
     Suback,
@@ -92,6 +97,7 @@ impl std::fmt::Display for Step {
         f.write_str(match self {
             Self::Resolving => "resolving the name",
             Self::Connecting => "opening the TCP connection",
+            Self::Proxy => "asking the proxy for a way through",
             Self::TlsHandshake => "in the TLS handshake",
             Self::Connack => "waiting for CONNACK",
             Self::Suback => "waiting for SUBACK",
@@ -101,6 +107,10 @@ impl std::fmt::Display for Step {
 }
 
 impl DisconnectCause {
+    pub(crate) fn proxy(proxy: impl Into<String>, error: ProxyError) -> Self {
+        Self::Proxy { proxy: proxy.into(), error }
+    }
+
     /// Sorts out what rustls hides in an `io::Error`.
     pub(crate) fn from_io(error: io::Error) -> Self {
         let hidden = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -165,6 +175,9 @@ impl DisconnectCause {
             Self::ConnectTimeout { .. } | Self::Broken(_) => Some(
                 "something on the way lets TCP through and not what comes then: a firewall or a proxy perhaps",
             ),
+            Self::Proxy { .. } => {
+                Some("check `[connection] proxy`, and what the proxy's own configuration allows")
+            }
             Self::Clock { .. } => Some("set the clock, best by NTP (`timedatectl`)"),
             _ => None,
         }

@@ -7,11 +7,15 @@ mod backoff;
 mod calendar;
 mod cause;
 mod handshake;
+mod head;
 mod link;
 mod metered;
 pub mod probe;
+mod proxy;
 mod pulse;
+mod route;
 mod session;
+mod stream;
 pub mod tls;
 mod validity;
 
@@ -28,6 +32,8 @@ use tokio::time::Instant;
 
 pub use calendar::utc;
 pub use cause::{DisconnectCause, Step};
+pub use proxy::{HttpProxy, MalformedProxy, Proxy, ProxyError};
+pub use route::{Route, Transport};
 pub use validity::Validity;
 
 /// AWS closes the connection of a client that sends more than this in one PUBLISH.
@@ -45,12 +51,15 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// Host name, or an IP address that the server's certificate names. Also the SNI.
     pub endpoint: String,
-    pub port: u16,
+    pub route: Route,
+    /// Tried when `route` does not work, and the other way round: see [`Connection::route`].
+    pub fallback: Option<Route>,
+    pub proxy: Proxy,
     pub client_id: String,
     pub tls: Arc<rustls::ClientConfig>,
     /// Whole seconds; a link on which nothing came in for one and a half of these is dead.
     pub keep_alive: Duration,
-    /// For all of name resolution, TCP, TLS, CONNACK and SUBACK together.
+    /// For all of name resolution, TCP, a proxy, TLS, CONNACK and SUBACK together.
     pub connect_timeout: Duration,
     pub reconnect_min: Duration,
     pub reconnect_max: Duration,
@@ -98,6 +107,7 @@ pub struct Connection {
     events: mpsc::Receiver<Event>,
     outgoing: mpsc::Sender<Outgoing>,
     connected: Arc<AtomicBool>,
+    route: watch::Receiver<Route>,
     turns_by: watch::Receiver<Instant>,
     metered: Metered,
     task: JoinHandle<()>,
@@ -118,11 +128,20 @@ impl Connection {
         let connected = Arc::new(AtomicBool::new(false));
         let (promise, turns_by) = watch::channel(Instant::now());
         let metered = Metered::default();
-        let connected_too = Arc::clone(&connected);
-        let link =
-            link::Link::new(settings, events_in, outgoing_out, connected_too, promise, metered.clone());
+        let (told, route) = watch::channel(settings.route.clone());
+        let link = link::Link::new(
+            settings,
+            events_in,
+            outgoing_out,
+            link::Told {
+                connected: Arc::clone(&connected),
+                route: told,
+                turns_by: promise,
+                metered: metered.clone(),
+            },
+        );
         let task = tokio::spawn(link.run());
-        Self { events, outgoing, connected, turns_by, metered, task }
+        Self { events, outgoing, connected, route, turns_by, metered, task }
     }
 
     /// The next thing that happened. Cancel-safe. While nobody asks, the link reads no further: memory stays bounded.
@@ -137,6 +156,11 @@ impl Connection {
     /// Does the task behind this still turn? It says, before each wait, how long that can last at most.
     pub fn answers(&self) -> bool {
         Instant::now() < *self.turns_by.borrow() + LATE
+    }
+
+    /// The way it is connected by, or tries: worth remembering, once it is connected, for the next start.
+    pub fn route(&self) -> Route {
+        self.route.borrow().clone()
     }
 
     /// Hands a message to the link, QoS 0; never blocks. `Ok` means accepted, not delivered: only an answer proves that.

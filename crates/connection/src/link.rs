@@ -13,8 +13,9 @@ use crate::backoff::Backoff;
 use crate::handshake::{self, unexpected};
 use crate::metered::Metered;
 use crate::pulse::{Beat, Pulse};
+use crate::route::Choice;
 use crate::session::Session;
-use crate::{DisconnectCause, Event, Outgoing, STOP_TIMEOUT, Settings, Step};
+use crate::{DisconnectCause, Event, Outgoing, Route, STOP_TIMEOUT, Settings, Step};
 
 /// So many short lives in a row are no accident.
 const SHORT_LIVES: u32 = 3;
@@ -23,11 +24,18 @@ pub(crate) struct Link {
     settings: Settings,
     events: mpsc::Sender<Event>,
     outgoing: mpsc::Receiver<Outgoing>,
-    connected: Arc<AtomicBool>,
-    turns_by: watch::Sender<Instant>,
-    metered: Metered,
+    told: Told,
+    choice: Choice,
     backoff: Backoff,
     short_lives: u32,
+}
+
+/// What the [`Connection`](crate::Connection) sees without asking.
+pub(crate) struct Told {
+    pub(crate) connected: Arc<AtomicBool>,
+    pub(crate) route: watch::Sender<Route>,
+    pub(crate) turns_by: watch::Sender<Instant>,
+    pub(crate) metered: Metered,
 }
 
 /// The one who listened has gone: say DISCONNECT and end.
@@ -38,12 +46,10 @@ impl Link {
         settings: Settings,
         events: mpsc::Sender<Event>,
         outgoing: mpsc::Receiver<Outgoing>,
-        connected: Arc<AtomicBool>,
-        turns_by: watch::Sender<Instant>,
-        metered: Metered,
+        told: Told,
     ) -> Self {
         let backoff = Backoff::new(settings.reconnect_min, settings.reconnect_max, settings.seed);
-        Self { settings, events, outgoing, connected, turns_by, metered, backoff, short_lives: 0 }
+        Self { settings, events, outgoing, told, choice: Choice::default(), backoff, short_lives: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -53,7 +59,7 @@ impl Link {
             if self.events.send(Event::Disconnected { cause, retry_in }).await.is_err() {
                 return;
             }
-            self.turns_by.send_replace(Instant::now() + retry_in);
+            self.told.turns_by.send_replace(Instant::now() + retry_in);
             tokio::select! {
                 () = sleep(retry_in) => {}
                 () = self.events.closed() => return,
@@ -64,19 +70,26 @@ impl Link {
     /// One link from CONNECT to its end.
     async fn live_once(&mut self) -> Result<DisconnectCause, Stopped> {
         let mut step = Step::Resolving;
-        self.turns_by.send_replace(Instant::now() + self.settings.connect_timeout);
+        self.told.turns_by.send_replace(Instant::now() + self.settings.connect_timeout);
+        let fallback = self.settings.fallback.as_ref().filter(|_| self.choice.is_fallback());
+        let route = fallback.unwrap_or(&self.settings.route);
+        self.told.route.send_replace(route.clone());
         let connecting = tokio::select! {
-            result = handshake::connect(&self.settings, &self.metered, &mut step) => result,
+            result = handshake::connect(&self.settings, route, &self.told.metered, &mut step) => result,
             () = self.events.closed() => return Err(Stopped),
         };
         let mut session = match connecting {
             Ok(session) => session,
-            Err(cause) => return Ok(cause),
+            Err(cause) => {
+                self.choice.failed(&cause);
+                return Ok(cause);
+            }
         };
+        self.choice.worked();
         let born = Instant::now();
-        self.connected.store(true, Ordering::Release);
+        self.told.connected.store(true, Ordering::Release);
         let ended = self.serve(&mut session).await;
-        self.connected.store(false, Ordering::Release);
+        self.told.connected.store(false, Ordering::Release);
         match ended {
             Ok(cause) => {
                 // What was handed over for the old link is asked again on the next one, by whoever wants its answer.
@@ -95,7 +108,7 @@ impl Link {
         self.events.send(Event::Connected).await.map_err(|_| Stopped)?;
         loop {
             let (due, beat) = pulse.next();
-            self.turns_by.send_replace(pulse.dead_at());
+            self.told.turns_by.send_replace(pulse.dead_at());
             let packet = tokio::select! {
                 () = self.events.closed() => return Err(Stopped),
                 Some(message) = self.outgoing.recv() => message.into_packet(),

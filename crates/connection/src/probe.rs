@@ -28,7 +28,8 @@ pub struct Stuck {
 /// The whole way, and the topic that the answer came on. Whoever is connected with the same client id loses that connection.
 pub async fn probe(settings: &Settings, question: &Question) -> Result<String, Stuck> {
     let mut at = Step::Resolving;
-    let mut session = match handshake::connect(settings, &Metered::default(), &mut at).await {
+    let mut session = match handshake::connect(settings, &settings.route, &Metered::default(), &mut at).await
+    {
         Ok(session) => session,
         Err(cause) => return Err(Stuck { at, cause }),
     };
@@ -57,8 +58,8 @@ pub async fn probe(settings: &Settings, question: &Question) -> Result<String, S
     Err(Stuck { at: Step::Answer, cause })
 }
 
-/// Up to the TLS handshake: this disturbs nobody, whatever the client id.
+/// Up to where MQTT would begin: this disturbs nobody, whatever the client id.
 pub async fn probe_tls(settings: &Settings) -> Result<(), Stuck> {
     let mut at = Step::Resolving;
-    handshake::greet(settings, &mut at).await.map_err(|cause| Stuck { at, cause })
+    handshake::greet(settings, &settings.route, &mut at).await.map_err(|cause| Stuck { at, cause })
 }

@@ -1,27 +1,26 @@
-//! Packets over one TLS stream, each of them metered.
+//! Packets over one stream, each of them metered.
 
 use futures_util::{SinkExt, StreamExt};
 use meter::{Class, Direction};
 use rumqttc::{Codec, Packet};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tokio_util::codec::Framed;
 
 use crate::DisconnectCause;
 use crate::metered::Metered;
+use crate::stream::Stream;
 
 /// 128 KiB of payload, a topic and headers; whoever announces more is cut off before it is read.
 const MAX_PACKET: usize = 146 * 1024;
 
 pub(crate) struct Session {
-    stream: Framed<TlsStream<TcpStream>, Codec>,
+    stream: Framed<Box<dyn Stream>, Codec>,
     metered: Metered,
 }
 
 impl Session {
-    pub(crate) fn new(tls: TlsStream<TcpStream>, metered: Metered) -> Self {
+    pub(crate) fn new(stream: Box<dyn Stream>, metered: Metered) -> Self {
         let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
-        Self { stream: Framed::new(tls, codec), metered }
+        Self { stream: Framed::new(stream, codec), metered }
     }
 
     pub(crate) async fn send(&mut self, packet: Packet) -> Result<(), DisconnectCause> {

@@ -36,6 +36,9 @@ fn build(settings: &Settings) -> Result<reqwest::Client, Error> {
     if !settings.user_agent.is_empty() {
         builder = builder.user_agent(&settings.user_agent);
     }
+    if let Some(proxy) = &settings.proxy {
+        builder = builder.proxy(proxy.get());
+    }
     builder.build().map_err(|e| Error::TrustedRoots(e.without_url().to_string()))
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Artifact, Error, Limits, Resume, Sink, SourceUrl, Validator,
+    Artifact, Error, Limits, Proxy, Resume, Sink, SourceUrl, Validator,
     client::client,
     local,
     plan::{Answer, Body, Ended, Plan, Step},
@@ -29,6 +29,8 @@ pub struct Settings {
     pub user_agent: String,
     /// Plain http to other machines.
     pub allow_http: bool,
+    /// `None`: what the environment says.
+    pub proxy: Option<Proxy>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

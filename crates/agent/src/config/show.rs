@@ -4,6 +4,7 @@ use std::fmt::{Display, Formatter, Result};
 use std::path::Path;
 use std::time::Duration;
 
+use connection::Proxy;
 use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
 use dispatcher::ConfigFile;
 use dispatcher::policy::Policy;
@@ -28,7 +29,12 @@ impl Display for Settings {
         let c = &self.connection;
         writeln!(f, "\n[connection]")?;
         text(f, "endpoint", &c.endpoint)?;
-        writeln!(f, "port = {}", c.port)?;
+        text(f, "transport", c.transport())?;
+        match &c.fallback {
+            None => writeln!(f, "port = {}", c.route.port)?,
+            Some(fallback) => writeln!(f, "# port: {}, and then {}", c.route.port, fallback.port)?,
+        }
+        proxy(f, &c.proxy)?;
         text(f, "thing_name", &c.thing_name)?;
         text(f, "client_id", &c.client_id)?;
         path(f, "certificate", &c.identity.certificate)?;
@@ -179,6 +185,18 @@ fn firmware(f: &mut Formatter<'_>, target: &FirmwareTarget) -> Result {
             writeln!(f, "read_back = {}", target.read_back)
         }
         FirmwareTarget::Swupdate(target) => show_swupdate(f, target),
+    }
+}
+
+/// A password is not for whoever looks over a shoulder, nor for a ticket.
+fn proxy(f: &mut Formatter<'_>, proxy: &Proxy) -> Result {
+    match proxy {
+        Proxy::None => writeln!(f, "# proxy: none"),
+        Proxy::Environment => text(f, "proxy", "environment"),
+        Proxy::Http(proxy) => {
+            let remark = if proxy.has_password() { " # and its password" } else { "" };
+            writeln!(f, "proxy = {:?}{remark}", proxy.shown())
+        }
     }
 }
 

@@ -120,6 +120,25 @@ impl<'t> Table<'t> {
         self.read(key, expected, |value| value.as_str().filter(|s| !s.is_empty()).map(str::to_owned))
     }
 
+    /// One that is not repeated when it is wrong.
+    pub(super) fn secret(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+    ) -> Result<Option<String>, ConfigError> {
+        let Some((_, value)) = self.keys.remove_entry(key) else { return Ok(None) };
+        match value.get_ref().as_str().filter(|text| !text.is_empty()) {
+            Some(text) => Ok(Some(text.to_owned())),
+            None => Err(ConfigError::Value {
+                file: self.file.to_owned(),
+                line: line_at(self.text, value.span().start),
+                key: self.qualified(key),
+                found: "something else".to_owned(),
+                expected: expected.to_owned(),
+            }),
+        }
+    }
+
     pub(super) fn required_string(
         &mut self,
         key: &'static str,
@@ -273,7 +292,7 @@ impl<'t> Table<'t> {
             file: self.file.to_owned(),
             line: line_at(self.text, value.span().start),
             key: self.qualified(key),
-            // As it is written in the file: no value of this file is a secret, keys are named by path.
+            // As it is written in the file: what may be a secret is read by `secret`, and keys are named by path.
             found: self.text.get(value.span()).unwrap_or_default().chars().take(80).collect(),
             expected: expected.to_owned(),
         }

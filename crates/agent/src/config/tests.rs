@@ -49,6 +49,8 @@ fn the_example_documents_the_defaults() {
     all.host.trust = None;
     all.host.compatible.clear();
     all.download.root_ca = None;
+    assert!(all.download.proxy.take().is_some());
+    all.connection.proxy = Proxy::None;
     assert!(all.metrics.is_some());
     all.metrics = None;
     assert_eq!(all.to_string(), shown);
@@ -71,6 +73,57 @@ fn what_is_printed_can_be_read_again() {
     let printed = load(&format!("{MINIMAL}{installer}")).unwrap().to_string();
     assert!(printed.contains("staging = \"/var/lib/fleethand/staging\""), "{printed}");
     assert_eq!(load(&printed).unwrap().to_string(), printed);
+}
+
+#[test]
+fn each_transport_has_its_port_and_auto_has_two() {
+    for (lines, transport, ports) in [
+        ("", "tls", (8883, None)),
+        ("port = 443", "tls", (443, None)),
+        ("transport = \"alpn\"", "alpn", (443, None)),
+        ("transport = \"alpn\"\nport = 8443", "alpn", (8443, None)),
+        ("transport = \"auto\"", "auto", (8883, Some(443))),
+    ] {
+        let settings = load(&format!("{MINIMAL}{lines}\n")).unwrap();
+        let c = &settings.connection;
+        assert_eq!((c.transport(), (c.route.port, c.fallback.as_ref().map(|r| r.port))), (transport, ports));
+        let printed = settings.to_string();
+        assert_eq!(load(&printed).unwrap().to_string(), printed);
+    }
+    assert!(
+        message(&format!("{MINIMAL}transport = \"auto\"\nport = 1\n")).contains("port: expected none beside")
+    );
+    assert!(
+        message(&format!("{MINIMAL}transport = \"mqtt\"\n")).contains("found \"mqtt\", expected \"tls\"")
+    );
+}
+
+#[test]
+fn a_proxys_password_is_shown_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    for lines in [
+        "proxy = \"http://u:hunter2@proxy:3128\"".to_owned(),
+        format!("proxy = \"http://u@proxy:3128\"\nproxy_password_file = {file:?}"),
+    ] {
+        let settings = load(&format!("{MINIMAL}{lines}\n")).unwrap();
+        let Proxy::Http(proxy) = &settings.connection.proxy else { panic!("{settings:?}") };
+        assert_eq!(proxy.url(), "http://u:hunter2@proxy:3128");
+        let printed = settings.to_string();
+        assert!(printed.contains("\nproxy = \"http://u@proxy:3128\" # and its password\n"), "{printed}");
+        assert!(!(printed + &format!("{settings:?}")).contains("hunter2"));
+    }
+    for lines in [
+        "proxy = [\"http://u:hunter2@proxy:3128\"]",
+        "proxy = \"u:hunter2@proxy:3128\"",
+        "proxy = \"https://u:hunter2@proxy:3128\"",
+    ] {
+        let said = message(&format!("{MINIMAL}{lines}\n"));
+        assert!(said.contains("[connection] proxy: ") && !said.contains("hunter2"), "{said}");
+    }
+    let said = message(&format!("{MINIMAL}proxy = \"http://u@p:1\"\nproxy_password_file = \"nowhere\"\n"));
+    assert!(said.contains("proxy_password_file: ") && said.contains("No such file"), "{said}");
 }
 
 const SLOTS: &str =

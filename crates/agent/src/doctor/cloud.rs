@@ -1,7 +1,7 @@
 //! The way to the cloud, step by step.
 
 use connection::probe::{Question, Stuck, probe, probe_tls};
-use connection::{Settings, Step};
+use connection::{Proxy, Settings, Step};
 use jobs::{JobTarget, describe};
 
 use super::{Agent, Check, Report};
@@ -11,41 +11,53 @@ use crate::status::State;
 const STEPS: &[(Step, &str, &str)] = &[
     (Step::Resolving, "name", "the endpoint's name is resolved"),
     (Step::Connecting, "tcp", "the port can be reached"),
+    (Step::Proxy, "proxy", "the proxy lets it through"),
     (Step::TlsHandshake, "tls", "the server is who it should be"),
     (Step::Connack, "connect", "the certificate is accepted, and the policy allows the connection"),
     (Step::Suback, "subscribe", "the policy allows the subscriptions"),
-    (Step::Answer, "jobs", "AWS IoT Jobs answers"),
+    ANSWER,
 ];
+const ANSWER: (Step, &str, &str) = (Step::Answer, "jobs", "AWS IoT Jobs answers");
 
 /// Beside an agent that runs only up to where it would be noticed: two connections with one client id throw each other off.
 pub async fn connect(settings: &Settings, thing_name: &str, agent: &Agent, report: &mut Report) {
-    if let Agent::Stopped = agent {
-        let topic = describe(thing_name, &JobTarget::Next);
-        let answers = ["accepted", "rejected"].map(|verdict| format!("{topic}/{verdict}")).to_vec();
-        let question = Question { payload: r#"{"includeJobDocument":false}"#.into(), topic, answers };
-        let refused = format!("{}/rejected", question.topic);
-        match probe(settings, &question).await {
-            Ok(answer) if answer == refused => {
-                reached(Step::Answer, report);
-                let text = format!("AWS IoT Jobs refuses to say what is next for the thing {thing_name}");
-                report.add(Check::failed(
-                    "jobs",
-                    text,
-                    "is the thing's name spelled right, and does it exist?",
-                ));
-            }
-            Ok(_) => reached_all(report),
-            Err(stuck) => ended(&stuck, report),
-        }
-    } else {
-        match probe_tls(settings).await {
-            Ok(()) => {
-                reached(Step::Connack, report);
-                report.add(known(agent));
-            }
-            Err(stuck) => ended(&stuck, report),
-        }
+    let Err(stuck) = attempt(settings, thing_name, agent, report).await else { return };
+    let Some(fallback) = settings.fallback.clone() else { return ended(settings, &stuck, report) };
+    let port = settings.route.port;
+    let (text, advice) = (format!("port {port}: {}", stuck.cause), stuck.cause.advice().unwrap_or_default());
+    report.add(Check::warning("route", text, format!("nothing, if port {} works: {advice}", fallback.port)));
+    let other = Settings { route: fallback, fallback: None, ..settings.clone() };
+    if let Err(stuck) = attempt(&other, thing_name, agent, report).await {
+        ended(&other, &stuck, report);
     }
+}
+
+async fn attempt(
+    settings: &Settings,
+    thing_name: &str,
+    agent: &Agent,
+    report: &mut Report,
+) -> Result<(), Stuck> {
+    let Agent::Stopped = agent else {
+        probe_tls(settings).await?;
+        reached(settings, Step::Connack, report);
+        report.add(known(agent));
+        return Ok(());
+    };
+    let topic = describe(thing_name, &JobTarget::Next);
+    let answers = ["accepted", "rejected"].map(|verdict| format!("{topic}/{verdict}")).to_vec();
+    let question = Question { payload: r#"{"includeJobDocument":false}"#.into(), topic, answers };
+    let refused = format!("{}/rejected", question.topic);
+    let answer = probe(settings, &question).await?;
+    reached(settings, Step::Answer, report);
+    report.add(if answer == refused {
+        let text = format!("AWS IoT Jobs refuses to say what is next for the thing {thing_name}");
+        Check::failed("jobs", text, "is the thing's name spelled right, and does it exist?")
+    } else {
+        let (_, name, text) = ANSWER;
+        Check::ok(name, text)
+    });
+    Ok(())
 }
 
 /// Of what lies behind TLS: what the agent that runs knows of its own connection.
@@ -63,20 +75,16 @@ fn known(agent: &Agent) -> Check {
 }
 
 /// Everything before `end` was done.
-fn reached(end: Step, report: &mut Report) {
-    for (_, name, text) in STEPS.iter().take_while(|(step, ..)| *step != end) {
+fn reached(settings: &Settings, end: Step, report: &mut Report) {
+    let done = STEPS.iter().take_while(|(step, ..)| *step != end);
+    // A way without a proxy has one step less.
+    for (_, name, text) in done.filter(|(step, ..)| *step != Step::Proxy || settings.proxy != Proxy::None) {
         report.add(Check::ok(name, text));
     }
 }
 
-fn reached_all(report: &mut Report) {
-    for (_, name, text) in STEPS {
-        report.add(Check::ok(name, text));
-    }
-}
-
-fn ended(Stuck { at, cause }: &Stuck, report: &mut Report) {
-    reached(*at, report);
+fn ended(settings: &Settings, Stuck { at, cause }: &Stuck, report: &mut Report) {
+    reached(settings, *at, report);
     let name = STEPS.iter().find(|(step, ..)| step == at).map_or("connection", |(_, name, _)| name);
     report.add(Check::failed(name, cause, cause.advice().unwrap_or_default()));
 }

@@ -10,5 +10,6 @@
 
 mod common;
 mod identity;
+mod ways;
 mod with_mosquitto;
 mod with_script;

@@ -7,7 +7,7 @@ pub mod scripted;
 use std::path::Path;
 use std::time::Duration;
 
-use connection::{Connection, DisconnectCause, Event, Settings, tls};
+use connection::{Connection, DisconnectCause, Event, Proxy, Route, Settings, Transport, tls};
 
 /// Far more than anything here takes; only reached by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,7 +16,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub fn settings(port: u16, client_id: &str, identity: &tls::IdentityFiles) -> Settings {
     Settings {
         endpoint: "localhost".into(),
-        port,
+        route: Route { transport: Transport::Tls, port },
+        fallback: None,
+        proxy: Proxy::None,
         client_id: client_id.into(),
         tls: tls::client_config(identity).unwrap(),
         keep_alive: Duration::from_secs(60),

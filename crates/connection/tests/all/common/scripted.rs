@@ -34,7 +34,7 @@ impl Scripted {
         roots.add(CertificateDer::from_pem_file(pki.path("ca.pem")).unwrap()).unwrap();
         let IdentityFiles { certificate, private_key, .. } = pki.identity("server");
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .with_client_cert_verifier(verifier.build().unwrap())
@@ -43,6 +43,7 @@ impl Scripted {
                 PrivateKeyDer::from_pem_file(private_key).unwrap(),
             )
             .unwrap();
+        config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             port: listener.local_addr().unwrap().port(),

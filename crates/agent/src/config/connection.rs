@@ -1,0 +1,142 @@
+//! `[connection]`: the endpoint, who this device is there, and how it gets there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use connection::tls::IdentityFiles;
+use connection::{HttpProxy, Proxy, Route, Transport};
+
+use super::table::Table;
+use super::{ConfigError, DAY};
+
+/// A password is a line.
+const MAX_PASSWORD_BYTES: u64 = 1024;
+const TRANSPORTS: &str = "\"tls\", \"alpn\" or \"auto\"";
+
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub endpoint: String,
+    pub route: Route,
+    pub fallback: Option<Route>,
+    pub proxy: Proxy,
+    pub thing_name: String,
+    pub client_id: String,
+    pub identity: IdentityFiles,
+    pub keep_alive: Duration,
+    pub connect_timeout: Duration,
+    pub request_timeout: Duration,
+    pub reconnect_min: Duration,
+    pub reconnect_max: Duration,
+    pub stable_after: Duration,
+    pub poll_interval: Duration,
+}
+
+impl Connection {
+    /// As `[connection] transport` says it.
+    pub fn transport(&self) -> &'static str {
+        match (&self.route.transport, &self.fallback) {
+            (_, Some(_)) => "auto",
+            (Transport::Tls, None) => "tls",
+            (Transport::Alpn, None) => "alpn",
+        }
+    }
+}
+
+pub(super) fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
+    let endpoint = table.required_string("endpoint", "a host name")?;
+    if endpoint.contains(['/', ':', ' ']) {
+        return Err(table.unusable(
+            "endpoint",
+            format!("{endpoint:?} is not a host name alone, without scheme and port"),
+        ));
+    }
+    let thing_name = table.required_string("thing_name", "the thing's name")?;
+    // AWS's rule for thing names. It also keeps `+`, `#` and `/` out of topics.
+    let legal = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
+    if thing_name.len() > 128 || !thing_name.chars().all(legal) {
+        return Err(table.unusable("thing_name", "expected 1 to 128 of the characters a-z A-Z 0-9 : _ -"));
+    }
+    let client_id = table.string("client_id", "a client id")?.unwrap_or_else(|| thing_name.clone());
+    if client_id.len() > 128 || client_id.starts_with('$') {
+        return Err(table.unusable("client_id", "expected 1 to 128 bytes, not beginning with $"));
+    }
+    let (route, fallback) = routes(&mut table)?;
+    let settings = Connection {
+        endpoint,
+        route,
+        fallback,
+        proxy: proxy(&mut table)?,
+        thing_name,
+        client_id,
+        identity: IdentityFiles {
+            certificate: table.required_path("certificate")?,
+            private_key: table.required_path("private_key")?,
+            root_ca: table.required_path("root_ca")?,
+        },
+        keep_alive: table.seconds("keep_alive_seconds", 5..=1200)?.unwrap_or(Duration::from_secs(60)),
+        connect_timeout: table
+            .seconds("connect_timeout_seconds", 1..=600)?
+            .unwrap_or(Duration::from_secs(20)),
+        request_timeout: table
+            .seconds("request_timeout_seconds", 1..=600)?
+            .unwrap_or(Duration::from_secs(10)),
+        reconnect_min: table.seconds("reconnect_min_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(1)),
+        reconnect_max: table.seconds("reconnect_max_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(32)),
+        stable_after: table.seconds("stable_after_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(20)),
+        poll_interval: table
+            .seconds("poll_interval_seconds", 10..=7 * DAY)?
+            .unwrap_or(Duration::from_secs(DAY)),
+    };
+    if settings.reconnect_max < settings.reconnect_min {
+        return Err(table.unusable("reconnect_max_seconds", "expected at least reconnect_min_seconds"));
+    }
+    table.finish()?;
+    Ok(settings)
+}
+
+fn routes(table: &mut Table<'_>) -> Result<(Route, Option<Route>), ConfigError> {
+    let transport = table.string("transport", TRANSPORTS)?;
+    let port = table.integer("port", 1..=65535)?.map(|port| port as u16);
+    let at = |route: Route| (Route { port: port.unwrap_or(route.port), ..route }, None);
+    match transport.as_deref() {
+        None | Some("tls") => Ok(at(Route::TLS)),
+        Some("alpn") => Ok(at(Route::ALPN)),
+        Some("auto") if port.is_some() => {
+            Err(table.unusable("port", "expected none beside transport = \"auto\", which tries 8883 and 443"))
+        }
+        Some("auto") => Ok((Route::TLS, Some(Route::ALPN))),
+        Some(other) => Err(table.unusable("transport", format!("found {other:?}, expected {TRANSPORTS}"))),
+    }
+}
+
+fn proxy(table: &mut Table<'_>) -> Result<Proxy, ConfigError> {
+    let url = table.secret("proxy", "a URL, or \"environment\"")?;
+    let password = match table.path("proxy_password_file")? {
+        Some(file) => Some(password(&file).map_err(|error| {
+            table.unusable("proxy_password_file", format!("{}: {error}", file.display()))
+        })?),
+        None => None,
+    };
+    match url.as_deref() {
+        None if password.is_some() => {
+            Err(table.unusable("proxy", "not set, expected http://USER@HOST:PORT beside proxy_password_file"))
+        }
+        None => Ok(Proxy::None),
+        Some("environment") => Ok(Proxy::Environment),
+        Some(url) => {
+            let proxy = HttpProxy::parse(url, password);
+            Ok(Proxy::Http(proxy.map_err(|malformed| table.unusable("proxy", malformed))?))
+        }
+    }
+}
+
+/// Its first line.
+fn password(file: &PathBuf) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_PASSWORD_BYTES {
+        return Err(std::io::Error::other(format!("it has more than {MAX_PASSWORD_BYTES} bytes")));
+    }
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
