@@ -3,6 +3,7 @@
 //! One lock is held from a request until its messages are on their way, so that the order in the log, on the wire
 //! and in the store is one and the same.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::engine::{ApiError, ConnectionId, Engine, Output, Request, Time};
 use crate::faults::{Fate, Fault, Faults, Kind};
 use crate::identity::{Identity, ThingFiles};
 use crate::messages::MessageLog;
+use crate::shadow::{self, Shadows, Topic};
 use crate::store::Store;
 
 pub(crate) struct Cloud {
@@ -23,6 +25,8 @@ pub(crate) struct Cloud {
     pub(crate) faults: Arc<Faults>,
     pub(crate) identity: Identity,
     engine: Mutex<Engine>,
+    /// Locked while the engine is, and never without it.
+    shadows: Mutex<Shadows>,
     broker: Broker,
     messages: Arc<Mutex<MessageLog>>,
     store: Option<Arc<Store>>,
@@ -35,6 +39,8 @@ pub(crate) struct Cloud {
 pub(crate) enum Plane {
     Control,
     Device,
+    /// Shadows.
+    Data,
 }
 
 impl Cloud {
@@ -43,12 +49,13 @@ impl Cloud {
         faults: Arc<Faults>,
         identity: Identity,
         engine: Engine,
+        shadows: Shadows,
         broker: Broker,
         store: Option<Arc<Store>>,
     ) -> Cloud {
         let messages = Arc::default();
-        let (engine, timers) = (Mutex::new(engine), Notify::new());
-        Cloud { clock, faults, identity, engine, broker, messages, store, timers }
+        let (engine, shadows, timers) = (Mutex::new(engine), Mutex::new(shadows), Notify::new());
+        Cloud { clock, faults, identity, engine, shadows, broker, messages, store, timers }
     }
 
     /// A call of the AWS CLI or an SDK.
@@ -59,7 +66,26 @@ impl Cloud {
         }
         self.with_engine(None, |engine, now| match plane {
             Plane::Device => engine.device_https(now, request),
-            Plane::Control => self.control(engine, now, request),
+            Plane::Control | Plane::Data => self.control(engine, now, request),
+        })
+    }
+
+    /// A call of `iot-data`, whose body is a shadow's document and is judged by the service's own rules.
+    pub(crate) fn shadow(
+        &self,
+        op: &str,
+        params: &BTreeMap<String, String>,
+        body: &[u8],
+    ) -> Result<Value, ApiError> {
+        let thing = params.get("thingName").map(String::as_str);
+        if let Some(code) = self.faults.on_call(op, thing) {
+            return Err(refusal(Plane::Data, code));
+        }
+        self.with_engine(None, |engine, now| {
+            let known = thing.is_some_and(|thing| engine.has_thing(thing));
+            let (answer, messages) = locked(&self.shadows).https(now, known, op, params, body)?;
+            engine.say(messages);
+            Ok(answer)
         })
     }
 
@@ -117,6 +143,9 @@ impl Cloud {
         topic: &str,
         payload: &[u8],
     ) {
+        if let Some(topic) = Topic::parse(topic) {
+            return self.shadow_request(&topic, payload);
+        }
         let client = from.map(|(_, client)| client);
         let to = from.map(|(connection, _)| connection);
         if let Some(code) = self.faults.on_request(thing, topic) {
@@ -125,6 +154,17 @@ impl Cloud {
             return;
         }
         self.with_engine(client, |engine, now| engine.device(now, thing, to, topic, payload));
+    }
+
+    fn shadow_request(&self, topic: &Topic<'_>, payload: &[u8]) {
+        let refused = self.faults.on_request(topic.thing, &topic.to_string());
+        self.with_engine(None, |engine, now| {
+            let messages = match &refused {
+                Some(code) => vec![shadow::refused_on_purpose(now, topic, code, payload)],
+                None => locked(&self.shadows).device(now, engine.has_thing(topic.thing), topic, payload),
+            };
+            engine.say(messages);
+        });
     }
 
     /// A message that concerns no reserved topic.
@@ -200,6 +240,10 @@ impl Cloud {
         if engine.next_timer() != before {
             self.timers.notify_one();
         }
+        for deployed in engine.take_deployed() {
+            let messages = locked(&self.shadows).deployed(now, &deployed);
+            engine.say(messages);
+        }
         // First kept, then said.
         self.keep(&mut engine);
         for output in engine.take_outputs() {
@@ -210,7 +254,8 @@ impl Cloud {
 
     fn keep(&self, engine: &mut Engine) {
         let Some(store) = &self.store else { return };
-        let changes = engine.take_changes().into_iter().chain(self.identity.take_changes());
+        let shadows = locked(&self.shadows).take_changes();
+        let changes = engine.take_changes().into_iter().chain(self.identity.take_changes()).chain(shadows);
         let changes = changes.map(|change| (change.kind.to_owned(), change.key, change.value));
         if let Err(error) = store.write(changes) {
             tracing::error!(
@@ -237,7 +282,9 @@ impl Cloud {
             payload,
             client,
         };
-        match self.faults.on_message(thing_of(&delivery.topic), &delivery.topic, is_answer) {
+        // A shadow's answers are ordinary messages, and answers all the same to who orders a fault.
+        let answers = is_answer || ["/accepted", "/rejected"].iter().any(|end| delivery.topic.ends_with(end));
+        match self.faults.on_message(thing_of(&delivery.topic), &delivery.topic, answers) {
             Fate::Deliver => delivery.deliver(),
             Fate::Drop => {}
             Fate::Duplicate => {
@@ -310,12 +357,13 @@ fn rejection(code: &str, now: Time, request: &[u8]) -> Value {
 
 /// The error of a call that was refused on purpose; no code means its rate.
 fn refusal(plane: Plane, code: Option<String>) -> ApiError {
-    let throttled = if plane == Plane::Device { 429 } else { 400 };
+    let throttled = if plane == Plane::Control { 400 } else { 429 };
     let (http, kind) = match code.as_deref() {
         None | Some("ThrottlingException") => (throttled, "ThrottlingException"),
         Some("UnauthorizedException") => (401, "UnauthorizedException"),
         Some("LimitExceededException") => (410, "LimitExceededException"),
         Some("ResourceNotFoundException") => (404, "ResourceNotFoundException"),
+        Some("ConflictException") => (409, "ConflictException"),
         Some("ServiceUnavailableException") => (503, "ServiceUnavailableException"),
         Some("InvalidRequestException") => (400, "InvalidRequestException"),
         Some(_) => (500, "InternalFailureException"),

@@ -17,6 +17,7 @@ mod man;
 mod messages;
 mod s3;
 mod serve;
+mod shadow;
 mod store;
 
 use std::io::{IsTerminal as _, Write as _};

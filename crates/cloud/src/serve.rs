@@ -19,6 +19,7 @@ use crate::faults::Faults;
 use crate::http::{self, sigv4::Credentials};
 use crate::identity::Identity;
 use crate::s3::{ObjectStore, Presigner, Storage};
+use crate::shadow::{self, Shadows};
 use crate::store::{Row, Store};
 
 pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
@@ -63,11 +64,12 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     let settings = Settings {
         region: options.region,
         account: options.account,
-        compat,
+        compat: compat.clone(),
         endpoint: host(mqtts.local_addr()?),
         record_changes: store.is_some(),
     };
     let engine = Engine::load(settings, Arc::new(presigner), rows.engine).map_err(anyhow::Error::msg)?;
+    let shadows = Shadows::load(compat, rows.shadows).map_err(anyhow::Error::msg)?;
     let broker = {
         let clock = clock.clone();
         let millis = Arc::new(move || u64::try_from(clock.now().millis()).unwrap_or(0));
@@ -84,7 +86,7 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
         "ca": ca.display().to_string(),
     });
 
-    let cloud = Arc::new(Cloud::new(clock, faults.clone(), identity, engine, broker.clone(), store));
+    let cloud = Arc::new(Cloud::new(clock, faults.clone(), identity, engine, shadows, broker.clone(), store));
     let api_state = http::Api {
         cloud: cloud.clone(),
         required: options.require_sigv4.then(|| credentials.clone()),
@@ -175,6 +177,7 @@ struct Rows {
     engine: Vec<Row>,
     identity: Vec<Row>,
     objects: Vec<Row>,
+    shadows: Vec<Row>,
 }
 
 impl Rows {
@@ -184,6 +187,7 @@ impl Rows {
             let owner = match row.0.as_str() {
                 kind if kind.starts_with("identity.") => &mut sorted.identity,
                 kind if kind.starts_with("s3-") => &mut sorted.objects,
+                shadow::ROWS => &mut sorted.shadows,
                 _ => &mut sorted.engine,
             };
             owner.push(row);

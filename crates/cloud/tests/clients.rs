@@ -95,6 +95,47 @@ fn the_device_sdk_speaks_mqtt_5() {
 }
 
 #[test]
+fn the_device_sdk_has_its_shadows() {
+    let cloud = Cloud::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let create = ["thing", "create", "edge-01", "--out", out, "--api", cloud.api()];
+    assert!(
+        Command::new(env!("CARGO_BIN_EXE_fleethand-cloud")).args(create).output().unwrap().status.success()
+    );
+    let port = cloud.ready["mqtts"].as_str().unwrap().rsplit(':').next().unwrap();
+    for protocol in ["mqtt311", "mqtt5"] {
+        assert_eq!(python("shadow.py", &[protocol, cloud.api(), port, out]), "ok\n");
+    }
+}
+
+#[test]
+fn the_cli_has_shadows() {
+    let cloud = Cloud::start(&["--require-sigv4"]);
+    let folder = tempfile::tempdir().unwrap();
+    let got = folder.path().join("got");
+    let data = |arguments: &[&str]| {
+        let thing = ["--thing-name", "edge-01"];
+        let output = aws(cloud.api(), &[&["iot-data"], arguments, &thing].concat());
+        let text = std::fs::read_to_string(&got).unwrap_or_default();
+        let said = serde_json::from_str(&text).unwrap_or(Value::Null);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        (serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), said)
+    };
+    let file = got.to_str().unwrap();
+    let desired = r#"{"state":{"desired":{"led":"on"}}}"#;
+    let (_, updated) = data(&["update-thing-shadow", "--shadow-name", "lamp", "--payload", desired, file]);
+    assert_eq!(updated["version"], 1);
+    let (_, shadow) = data(&["get-thing-shadow", "--shadow-name", "lamp", file]);
+    assert_eq!(shadow["state"], json!({"desired": {"led": "on"}, "delta": {"led": "on"}}));
+    let (listed, _) = data(&["list-named-shadows-for-thing"]);
+    assert_eq!(listed["results"], json!(["lamp"]));
+    let (_, deleted) = data(&["delete-thing-shadow", "--shadow-name", "lamp", file]);
+    assert_eq!(deleted["version"], 1);
+    assert_eq!(data(&["list-named-shadows-for-thing"]).0["results"], json!([]));
+}
+
+#[test]
 fn signatures_are_checked_when_they_have_to_be() {
     let cloud = Cloud::start(&["--require-sigv4", "--s3-secret-key", "another"]);
     let wrong = aws(cloud.api(), &["iot", "list-things"]);

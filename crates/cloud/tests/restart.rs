@@ -44,6 +44,29 @@ fn things_jobs_timers_and_the_authority_survive() {
 }
 
 #[test]
+fn shadows_survive_with_the_versions_of_deleted_ones_and_the_package_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let (classic, named) = (json!({"thingName": "edge-01"}), json!({"thingName": "edge-01", "name": "lamp"}));
+    let desired = json!({"state": {"desired": {"led": "on"}}});
+    {
+        let cloud = start(&folder, "real");
+        cloud.done("UpdateThingShadow", classic.clone(), desired.clone());
+        cloud.done("UpdateThingShadow", named.clone(), desired.clone());
+        cloud.done("DeleteThingShadow", named.clone(), Value::Null);
+        let on = json!({"versionUpdateByJobsConfig": {"enabled": true}});
+        cloud.done("UpdatePackageConfiguration", json!({}), on);
+        cloud.kill();
+    }
+    let cloud = start(&folder, "real");
+    let shadow = cloud.done("GetThingShadow", classic, Value::Null);
+    assert_eq!(shadow["state"]["delta"], json!({"led": "on"}));
+    assert_eq!(cloud.control("GetThingShadow", &named, None).status, 404);
+    assert_eq!(cloud.done("UpdateThingShadow", named, desired)["version"], 2);
+    let configuration = cloud.done("GetPackageConfiguration", json!({}), Value::Null);
+    assert_eq!(configuration["versionUpdateByJobsConfig"]["enabled"], true);
+}
+
+#[test]
 fn a_kill_loses_nothing_that_was_answered() {
     let folder = tempfile::tempdir().unwrap();
     let cloud = start(&folder, "real");

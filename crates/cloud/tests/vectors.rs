@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::operations::encoded;
 use support::{Cloud, EPOCH, vectors};
 
 /// Cases that are believed to be wrong, each with the reason.
@@ -39,6 +40,32 @@ fn own_control_plane() {
     replay("own-control-plane.json");
 }
 
+#[test]
+fn shadows() {
+    replay("shadow.json");
+}
+
+#[test]
+fn own_shadows() {
+    replay("own-shadow.json");
+}
+
+/// The same conversations, with everything that is asked of a shadow sent over HTTPS: the answer is what would have come
+/// over MQTT, a refusal too, and what an update says to everybody is the same.
+#[test]
+fn shadows_over_https() {
+    for file in ["shadow.json", "own-shadow.json"] {
+        let mut asked = 0;
+        for case in &vectors(file) {
+            let mut replay = Replay::new();
+            replay.over_https = Some(Vec::new());
+            let result = replay.run_counting(case["steps"].as_array().unwrap(), &mut asked);
+            result.unwrap_or_else(|failure| panic!("{}: {failure}", case["id"]));
+        }
+        assert!(asked > 30, "{file}: {asked}");
+    }
+}
+
 fn replay(file: &str) {
     let cases = vectors(file);
     assert!(!cases.is_empty());
@@ -64,15 +91,29 @@ struct Replay {
     /// Not yet asked for: messages to devices, topics of events.
     service: Vec<Value>,
     events: Vec<String>,
+    /// Answers that came over HTTPS instead of as messages, where shadows are asked that way.
+    over_https: Option<Vec<Value>>,
 }
 
 impl Replay {
     fn new() -> Replay {
-        Replay { cloud: Cloud::manual(&[]), now: EPOCH, seen: 0, service: Vec::new(), events: Vec::new() }
+        let cloud = Cloud::manual(&[]);
+        Replay { cloud, now: EPOCH, seen: 0, service: Vec::new(), events: Vec::new(), over_https: None }
     }
 
-    fn run(mut self, steps: &[Value]) -> Result<(), String> {
+    fn run(self, steps: &[Value]) -> Result<(), String> {
+        self.run_counting(steps, &mut 0)
+    }
+
+    fn run_counting(mut self, steps: &[Value], asked: &mut usize) -> Result<(), String> {
         for (at, step) in steps.iter().enumerate() {
+            let topic = step["publish"]["topic"].as_str().unwrap_or_default();
+            let shadow = topic.contains("/shadow/") && self.over_https.is_some();
+            if shadow {
+                *asked += 1;
+                self.ask_shadow(&step["publish"]);
+                continue;
+            }
             self.step(step).map_err(|failure| format!("step {at}: {failure}"))?;
         }
         Ok(())
@@ -106,6 +147,41 @@ impl Replay {
             return Err(format!("not understood: {step}"));
         }
         Ok(())
+    }
+
+    /// An answer that is no message over HTTPS becomes one, to be compared with what would have come over MQTT.
+    fn ask_shadow(&mut self, publish: &Value) {
+        let topic = publish["topic"].as_str().unwrap();
+        let levels: Vec<&str> = topic.split('/').collect();
+        let (thing, operation) = (levels[2], *levels.last().unwrap());
+        let query = if levels[4] == "name" { format!("?name={}", encoded(levels[5])) } else { String::new() };
+        let path = format!("{}/things/{thing}/shadow{query}", self.cloud.api());
+        let payload = publish["raw"].as_str().map_or_else(|| publish["payload"].to_string(), str::to_owned);
+        let (method, status) = match operation {
+            "get" => ("GET", 200),
+            "update" => ("POST", 200),
+            _ => ("DELETE", 200),
+        };
+        let answer = support::http(method, &path, &[], payload.as_bytes());
+        let mut said = answer.json();
+        if answer.status == status {
+            // An update and a deletion are heard by everybody: what was answered is among that.
+            if operation == "get" {
+                self.answered(json!({"topic": format!("{topic}/accepted"), "payload": said}));
+            }
+            return;
+        }
+        let members = said.as_object_mut().unwrap();
+        members.remove("__type");
+        members.insert("code".to_owned(), answer.status.into());
+        members.insert("timestamp".to_owned(), self.now.into());
+        // HTTPS carries no token of a refused request.
+        self.answered(json!({"topic": format!("{topic}/rejected"), "payload": said, "tokenless": true}));
+    }
+
+    fn answered(&mut self, message: Value) {
+        self.collect();
+        self.service.push(message);
     }
 
     fn control(&self, call: &Value, expect: &Value) -> Result<(), String> {
@@ -145,6 +221,15 @@ impl Replay {
         }
         for message in expected {
             let reach = if ordered { 1 } else { found.len() };
+            let mut message = message.clone();
+            let tokenless = |found: &Value| found["topic"] == message["topic"] && found["tokenless"] == true;
+            if let Some(at) = found.iter().position(tokenless) {
+                found[at].as_object_mut().unwrap().remove("tokenless");
+                if let Some(payload) = message["payload"].as_object_mut() {
+                    payload.remove("clientToken");
+                }
+            }
+            let message = &message;
             let at =
                 found.iter().take(reach).position(|candidate| matches(message, candidate, self.now, false));
             found.remove(at.ok_or_else(|| failure.clone())?);

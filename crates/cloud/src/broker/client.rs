@@ -19,6 +19,7 @@ use super::packet::{Connect, Filter, Message, Packet, QoS, Version};
 use super::state::{Arrival, may_publish};
 use super::{ConnectionId, Embedded, Service, topic};
 use crate::identity::{Action, Principal, Rules, Subject};
+use crate::shadow::Topic;
 
 /// Who is at the other end, before it has said anything.
 pub(super) struct Peer {
@@ -209,11 +210,14 @@ impl Client {
         if let Some(packet_id) = publish.packet_id {
             codec.puback(packet_id, PublishAckReason::Success, output);
         }
-        if topic::jobs_thing(&message.topic).is_some() {
-            let thing = self.thing.as_deref();
-            self.service.published(self.id, &self.client_id, thing, &message.topic, &message.payload);
-        } else {
+        let (topic, payload) = (message.topic.clone(), message.payload.clone());
+        let jobs = topic::jobs_thing(&topic).is_some();
+        if !jobs {
             self.broker.state().publish(message, Some(self.id), now);
+        }
+        // What is asked of shadows is an ordinary message beside: whoever subscribed hears it.
+        if jobs || Topic::parse(&topic).is_some() {
+            self.service.published(self.id, &self.client_id, self.thing.as_deref(), &topic, &payload);
         }
         Ok(())
     }

@@ -36,9 +36,10 @@ use state::{Now, State};
 
 pub(crate) type ConnectionId = u64;
 
-/// Who answers what devices publish to the reserved topics of Jobs.
+/// Who answers what devices publish to the reserved topics of Jobs and shadows.
 pub(crate) trait Service: Send + Sync {
-    /// An authorised PUBLISH to `$aws/things/…/jobs/…`. Everything else the broker routes by itself.
+    /// An authorised PUBLISH to `$aws/things/…/jobs/…`, or a request to a shadow. Everything else, and the latter too,
+    /// the broker routes by itself.
     /// `thing` is the thing that the connection's certificate is attached to; none on the plain listener.
     fn published(
         &self,

@@ -18,11 +18,12 @@ use tokio::time::sleep;
 use super::limits::PACKET_BYTES;
 use super::topic::{is_jobs_request, jobs_thing};
 use super::{ConnectionId, Service};
+use crate::shadow::Topic;
 
 /// What requests from there are said to come from: our own connections are numbered from 1.
 pub(super) const CONNECTION: ConnectionId = 0;
 
-const REQUESTS: &str = "$aws/things/+/jobs/#";
+const REQUESTS: [&str; 2] = ["$aws/things/+/jobs/#", "$aws/things/+/shadow/#"];
 /// Messages that wait for the other broker. Beyond it, new ones are dropped: devices ask again.
 const QUEUE: usize = 20_000;
 const RETRY: Duration = Duration::from_secs(1);
@@ -111,8 +112,10 @@ impl Attachment {
             match self.events.poll().await {
                 Ok(Event::Incoming(Incoming::ConnAck(_))) => {
                     tracing::info!("attached to the other broker");
-                    if let Err(error) = self.client.try_subscribe(REQUESTS, QoS::AtLeastOnce) {
-                        tracing::error!(%error, "no subscription at the other broker");
+                    for filter in REQUESTS {
+                        if let Err(error) = self.client.try_subscribe(filter, QoS::AtLeastOnce) {
+                            tracing::error!(%error, filter, "no subscription at the other broker");
+                        }
                     }
                 }
                 Ok(Event::Incoming(Incoming::Publish(publish))) => {
@@ -131,7 +134,8 @@ impl Attachment {
 /// Our own answers and notifications come back to us there as well: only requests are passed on.
 fn pass_on(topic: &[u8], payload: &[u8], service: &dyn Service) {
     let Ok(topic) = std::str::from_utf8(topic) else { return };
-    if let Some(thing) = jobs_thing(topic).filter(|_| is_jobs_request(topic)) {
+    let jobs = jobs_thing(topic).filter(|_| is_jobs_request(topic));
+    if let Some(thing) = jobs.or_else(|| Some(Topic::parse(topic)?.thing)) {
         // Who may publish as which thing is for the other broker to know.
         service.published(CONNECTION, thing, Some(thing), topic, payload);
     }

@@ -19,6 +19,8 @@ named!(EmptyNext { Timestamp = "timestamp", Empty = "empty" });
 named!(AbortBase { Finished = "finished", Notified = "notified" });
 named!(DeletedThing { Removed = "REMOVED", Deleted = "deleted" });
 named!(YesNo { Yes = "yes", No = "no" });
+named!(FirstPrevious { Absent = "absent", Empty = "empty" });
+named!(DeleteVersion { Deleted = "deleted", Next = "next" });
 
 /// What a switch can be set to.
 trait Value: Sized {
@@ -146,6 +148,16 @@ switches! {
         "how long a job stays DELETION_IN_PROGRESS";
     events_by_default: YesNo = YesNo::Yes, "events-by-default",
         "JOB and JOB_EXECUTION events are on before UpdateEventConfigurations is called";
+    shadow_needs_thing: YesNo = YesNo::No, "shadow-needs-thing",
+        "a shadow can be had by things of the registry alone";
+    shadow_depth: u32 = 6, "shadow-depth",
+        "levels of keys below desired or reported";
+    shadow_empty_object_stays: YesNo = YesNo::Yes, "shadow-empty-object-stays",
+        "an object whose last key is removed by null stays as {}, or is removed too";
+    shadow_first_previous: FirstPrevious = FirstPrevious::Absent, "shadow-first-previous",
+        "previous in the documents message of a shadow's first update";
+    shadow_delete_version: DeleteVersion = DeleteVersion::Deleted, "shadow-delete-version",
+        "version in delete/accepted: the one that was deleted, or the next";
 }
 
 impl YesNo {

@@ -90,6 +90,14 @@ pub enum Output {
     Publish { topic: String, payload: Value },
 }
 
+/// A job with destination package versions has succeeded on a thing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployed {
+    pub thing: String,
+    /// ARNs of package versions.
+    pub packages: Vec<String>,
+}
+
 /// A row for the store: what is now under (kind, key), or None when it is gone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::abort;
 use super::compat::Compat;
 use super::config::RetryType;
-use super::interface::Time;
+use super::interface::{Deployed, Time};
 use super::model::{Execution, Job, JobStatus, Status, Target, TargetSelection};
 use super::queue::Place;
 use super::store::Row;
@@ -157,6 +157,7 @@ impl Engine {
     /// What follows from the end of a thing's latest execution: the event, a retry, and the job's own fate.
     pub(super) fn ended(&mut self, now: Time, job_id: &str, thing: &str) {
         self.announce_end(now, job_id, thing);
+        self.note_deployed(job_id, thing);
         self.retry(now, job_id, thing);
         self.review(now, job_id);
     }
@@ -168,6 +169,14 @@ impl Engine {
             }
         });
         self.ended(now, job_id, thing);
+    }
+
+    fn note_deployed(&mut self, job_id: &str, thing: &str) {
+        let Some(job) = self.jobs.get(job_id).filter(|_| self.package_shadows.enabled) else { return };
+        let latest = job.live.things.get(thing).and_then(Target::latest);
+        if !job.packages.is_empty() && latest.is_some_and(|latest| latest.status == Status::Succeeded) {
+            self.deployed.push(Deployed { thing: thing.to_owned(), packages: job.packages.clone() });
+        }
     }
 
     fn retry(&mut self, now: Time, job_id: &str, thing: &str) {

@@ -35,9 +35,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use compat::{Compat, SWITCHES, Switch};
-pub use interface::{ApiError, Change, ConnectionId, Objects, Output, Request, Settings, Time};
+pub use compat::{Compat, DeleteVersion, FirstPrevious, SWITCHES, Switch};
+pub use interface::{ApiError, Change, ConnectionId, Deployed, Objects, Output, Request, Settings, Time};
 
+use control::account::PackageShadows;
 use control::templates::Template;
 use model::Job;
 use queue::ThingJobs;
@@ -63,6 +64,10 @@ pub struct Engine {
     event_types: BTreeMap<String, bool>,
     events_created: Option<Time>,
     events_modified: Option<Time>,
+    /// Whether jobs write what they deployed into `$package`, and in which role.
+    package_shadows: PackageShadows,
+    /// What ended well since it was last taken, while `package_shadows` is on.
+    deployed: Vec<Deployed>,
     /// Things whose queue has changed since `settle`, in the order of the first change.
     touched: Vec<String>,
     /// Events that go out after the messages to devices.
@@ -91,6 +96,8 @@ impl Engine {
             event_types: event_types.into_iter().collect(),
             events_created: None,
             events_modified: None,
+            package_shadows: PackageShadows::default(),
+            deployed: Vec::new(),
             touched: Vec::new(),
             events: Vec::new(),
             outputs: Vec::new(),
@@ -102,6 +109,20 @@ impl Engine {
     /// The messages since the last call, in order.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
+    }
+
+    /// What jobs have deployed since the last call, where that is written down.
+    pub fn take_deployed(&mut self) -> Vec<Deployed> {
+        std::mem::take(&mut self.deployed)
+    }
+
+    /// Sends messages of another service along with its own, in their turn.
+    pub fn say(&mut self, messages: Vec<Output>) {
+        self.outputs.extend(messages);
+    }
+
+    pub fn has_thing(&self, thing: &str) -> bool {
+        self.registry.things.contains_key(thing)
     }
 
     fn count(&mut self) -> u64 {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::control::account::PackageShadows;
 use super::interface::{Change, Objects, Settings, Time};
 use super::model::{Job, Target, TargetSelection};
 use super::queue::Place;
@@ -51,6 +52,8 @@ struct Meta {
     event_types: BTreeMap<String, bool>,
     events_created: Option<Time>,
     events_modified: Option<Time>,
+    #[serde(default)]
+    package_shadows: PackageShadows,
 }
 
 impl Engine {
@@ -68,6 +71,7 @@ impl Engine {
                     event_types: self.event_types.clone(),
                     events_created: self.events_created,
                     events_modified: self.events_modified,
+                    package_shadows: self.package_shadows.clone(),
                 };
                 ("meta", String::new(), json(Some(&meta)))
             }
@@ -99,6 +103,7 @@ impl Engine {
                     engine.event_types = meta.event_types;
                     engine.events_created = meta.events_created;
                     engine.events_modified = meta.events_modified;
+                    engine.package_shadows = meta.package_shadows;
                 }
                 "thing" => drop(engine.registry.things.insert(key.clone(), read(&kind, &key, value)?)),
                 "group" => drop(engine.registry.groups.insert(key.clone(), read(&kind, &key, value)?)),

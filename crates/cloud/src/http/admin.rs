@@ -11,6 +11,7 @@ use super::{Answer, Api, json_answer};
 use crate::cloud::thing_of;
 use crate::engine::Time;
 use crate::faults::Fault;
+use crate::shadow::Topic;
 
 struct Refused(StatusCode, String);
 
@@ -98,6 +99,11 @@ fn publish(api: &Api, body: &Bytes) -> Result<(), Refused> {
             return Err(Refused(StatusCode::FORBIDDEN, message));
         }
         Some(thing) if is_jobs(thing, &publish.topic) => {
+            api.cloud.device(None, thing, &publish.topic, payload.as_bytes());
+        }
+        // Heard by whoever subscribed, like any message, before it is answered.
+        Some(thing) if Topic::parse(&publish.topic).is_some() => {
+            api.cloud.route(&publish.topic, Bytes::from(payload.clone()));
             api.cloud.device(None, thing, &publish.topic, payload.as_bytes());
         }
         _ => api.cloud.route(&publish.topic, Bytes::from(payload)),

@@ -33,12 +33,19 @@ fn call(api: &Api, parts: &Parts, body: &Bytes) -> Result<Value, ApiError> {
     }
     let plane = match sigv4::signing_name(parts).as_deref() {
         Some("iot-jobs-data") => Plane::Device,
+        _ if routes::is_data(parts.uri.path()) => Plane::Data,
         _ => Plane::Control,
     };
-    let (operation, mut params) = routes::find(plane, parts.method.as_str(), parts.uri.path())
-        .ok_or_else(|| invalid(404, "UnknownOperationException", "The requested operation is not known"))?;
+    let (operation, mut params) =
+        routes::find(plane, parts.method.as_str(), parts.uri.path()).ok_or_else(|| match plane {
+            Plane::Data => invalid(405, "MethodNotAllowedException", "The specified method is not allowed"),
+            _ => invalid(404, "UnknownOperationException", "The requested operation is not known"),
+        })?;
     params.extend(query(parts.uri.query().unwrap_or_default()));
     params.extend(header_members(&parts.headers));
+    if plane == Plane::Data {
+        return api.cloud.shadow(operation, &params, body);
+    }
     let body = if body.is_empty() {
         Value::Null
     } else {

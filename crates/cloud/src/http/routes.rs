@@ -50,6 +50,8 @@ const CONTROL: &[Route] = &[
     ("GET", "/endpoint", "DescribeEndpoint"),
     ("GET", "/event-configurations", "DescribeEventConfigurations"),
     ("PATCH", "/event-configurations", "UpdateEventConfigurations"),
+    ("GET", "/package-configuration", "GetPackageConfiguration"),
+    ("PATCH", "/package-configuration", "UpdatePackageConfiguration"),
     // Certificates
     ("POST", "/keys-and-certificate", "CreateKeysAndCertificate"),
     ("POST", "/certificates", "CreateCertificateFromCsr"),
@@ -84,6 +86,20 @@ const DEVICE: &[Route] = &[
     ("POST", "/things/{thingName}/jobs/{jobId}", "UpdateJobExecution"),
 ];
 
+const DATA: &[Route] = &[
+    ("GET", "/things/{thingName}/shadow", "GetThingShadow"),
+    ("POST", "/things/{thingName}/shadow", "UpdateThingShadow"),
+    ("DELETE", "/things/{thingName}/shadow", "DeleteThingShadow"),
+    ("GET", "/api/things/shadow/ListNamedShadowsForThing/{thingName}", "ListNamedShadowsForThing"),
+];
+
+/// Whether a path is one of shadows, by whatever method. They are told from the rest by their paths, because not
+/// every client signs with the name of the service.
+pub(crate) fn is_data(path: &str) -> bool {
+    let segments: Vec<String> = path.trim_start_matches('/').split('/').map(str::to_owned).collect();
+    DATA.iter().any(|(_, template, _)| matched(template, &segments).is_some())
+}
+
 /// The operation and the members that are in the path; none for what AWS calls an unknown operation.
 /// Segments are decoded after the path was split, so that an encoded slash belongs to a member.
 pub(crate) fn find(
@@ -91,7 +107,11 @@ pub(crate) fn find(
     method: &str,
     path: &str,
 ) -> Option<(&'static str, BTreeMap<String, String>)> {
-    let table = if plane == Plane::Device { DEVICE } else { CONTROL };
+    let table = match plane {
+        Plane::Control => CONTROL,
+        Plane::Device => DEVICE,
+        Plane::Data => DATA,
+    };
     let path = path.strip_prefix('/')?;
     let segments: Option<Vec<String>> = path
         .split('/')

@@ -103,13 +103,17 @@ fn the_shipped_policy_is_the_least() {
         (Receive, "$aws/things/lamp/jobs/job-1/update/accepted"),
         (Subscribe, "$aws/things/lamp/jobs/notify-next"),
         (Subscribe, "$aws/things/lamp/jobs/+/get/+"),
+        (Publish, "$aws/things/lamp/shadow/update"),
+        (Receive, "$aws/things/lamp/shadow/name/sensors/update/delta"),
+        (Subscribe, "$aws/things/lamp/shadow/name/sensors/get/+"),
     ] {
         assert!(own.allows(action, name), "{action:?} {name}");
     }
     for (action, name) in [
         (Connect, "other"),
         (Publish, "$aws/things/other/jobs/$next/get"),
-        (Publish, "$aws/things/lamp/shadow/update"),
+        (Publish, "$aws/things/other/shadow/update"),
+        (Subscribe, "$aws/things/+/shadow/get/+"),
         (Publish, "$aws/things/lamp2/jobs/get"),
         (Publish, "telemetry"),
         (RetainPublish, "$aws/things/lamp/jobs/$next/get"),

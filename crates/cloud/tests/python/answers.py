@@ -59,6 +59,8 @@ def check(shape, value, path):
 def before_parse(operation_model, response_dict, **_):
     if response_dict["status_code"] >= 300:
         return
+    if operation_model.has_streaming_output:
+        return checked.add(f"{operation_model.service_model.service_name}:{operation_model.name}")
     body = json.loads(response_dict["body"] or b"{}")
     if operation_model.output_shape is not None:
         check(operation_model.output_shape, body, operation_model.name)
@@ -76,6 +78,7 @@ def client(service):
 
 iot = client("iot")
 device = client("iot-jobs-data")
+data = client("iot-data")
 
 
 def refused(code, http_status, call, /, **arguments):
@@ -226,6 +229,25 @@ expect("timeout of the template", iot.describe_job(jobId="templated")["job"]["ti
 iot.delete_job_template(jobTemplateId="t")
 managed = iot.list_managed_job_templates()["managedJobTemplates"]
 iot.describe_managed_job_template(templateName=managed[0]["templateName"])
+
+# Shadows
+update = json.dumps({"state": {"desired": {"led": "on"}}, "clientToken": "boto"})
+data.update_thing_shadow(thingName="a", payload=update)
+shadow = json.load(data.get_thing_shadow(thingName="a")["payload"])
+expect("delta", shadow["state"]["delta"], {"led": "on"})
+refused("ConflictException", 409, data.update_thing_shadow, thingName="a", payload=json.dumps({"state": {}, "version": 9}))
+refused("ResourceNotFoundException", 404, data.get_thing_shadow, thingName="a", shadowName="none")
+refused("InvalidRequestException", 400, data.update_thing_shadow, thingName="a", payload="{")
+refused("RequestEntityTooLargeException", 413, data.update_thing_shadow, thingName="a", payload="x" * 9000)
+for name in ("one", "two", "$package"):
+    data.update_thing_shadow(thingName="a", shadowName=name, payload=json.dumps({"state": {"reported": {"n": name}}}))
+page = data.list_named_shadows_for_thing(thingName="a", pageSize=2)
+expect("names", page["results"], ["$package", "one"])
+expect("more names", data.list_named_shadows_for_thing(thingName="a", nextToken=page["nextToken"])["results"], ["two"])
+data.delete_thing_shadow(thingName="a")
+refused("ResourceNotFoundException", 404, data.get_thing_shadow, thingName="a")
+iot.update_package_configuration(versionUpdateByJobsConfig={"enabled": True, "roleArn": "arn:aws:iam::123456789012:role/r"})
+expect("enabled", iot.get_package_configuration()["versionUpdateByJobsConfig"]["enabled"], True)
 
 # And gone
 iot.delete_thing_group(thingGroupName="part")

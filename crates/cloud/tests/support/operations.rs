@@ -37,6 +37,8 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("DescribeEndpoint", "GET", "/endpoint"),
     ("UpdateEventConfigurations", "PATCH", "/event-configurations"),
     ("DescribeEventConfigurations", "GET", "/event-configurations"),
+    ("GetPackageConfiguration", "GET", "/package-configuration"),
+    ("UpdatePackageConfiguration", "PATCH", "/package-configuration"),
     ("ListThingGroups", "GET", "/thing-groups"),
     ("UpdateThingGroup", "PATCH", "/thing-groups/{thingGroupName}"),
     ("CreateKeysAndCertificate", "POST", "/keys-and-certificate"),
@@ -63,9 +65,17 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("ListPrincipalPolicies", "GET", "/principal-policies"),
 ];
 
+/// Those of `iot-data`.
+const SHADOWS: &[(&str, &str, &str)] = &[
+    ("GetThingShadow", "GET", "/things/{thingName}/shadow"),
+    ("UpdateThingShadow", "POST", "/things/{thingName}/shadow"),
+    ("DeleteThingShadow", "DELETE", "/things/{thingName}/shadow"),
+    ("ListNamedShadowsForThing", "GET", "/api/things/shadow/ListNamedShadowsForThing/{thingName}"),
+];
+
 /// Method and path of an operation: members that the path has no place for go into the query.
 pub fn request(operation: &str, params: &Value) -> (&'static str, String) {
-    let found = OPERATIONS.iter().find(|(name, ..)| *name == operation);
+    let found = OPERATIONS.iter().chain(SHADOWS).find(|(name, ..)| *name == operation);
     let (_, method, template) = found.unwrap_or_else(|| panic!("{operation} is not in the table"));
     let mut path = (*template).to_owned();
     let mut separator = '?';

@@ -1,12 +1,13 @@
-//! What concerns the whole account: its endpoints, and which events it wants.
+//! What concerns the whole account: its endpoints, which events it wants, and whether jobs write `$package`.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Result, empty, invalid, merged, put};
 use crate::engine::Engine;
 use crate::engine::interface::Time;
 use crate::engine::store::Row;
-use crate::engine::validate::{Input, Text};
+use crate::engine::validate::{ARN, Input, Text};
 
 const EVENT_TYPES: [&str; 11] = [
     "THING",
@@ -22,6 +23,13 @@ const EVENT_TYPES: [&str; 11] = [
     "CA_CERTIFICATE",
 ];
 const ENDPOINT_TYPES: [&str; 4] = ["iot:Data", "iot:Data-ATS", "iot:CredentialProvider", "iot:Jobs"];
+
+/// `versionUpdateByJobsConfig` of the account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PackageShadows {
+    pub enabled: bool,
+    role: Option<String>,
+}
 
 impl Engine {
     pub(super) fn describe_endpoint(&self, input: &Input) -> Result {
@@ -57,5 +65,22 @@ impl Engine {
         put(&mut answer, "creationDate", self.events_created.map(Time::to_number));
         put(&mut answer, "lastModifiedDate", self.events_modified.map(Time::to_number));
         Ok(answer.into())
+    }
+    pub(super) fn package_configuration(&self) -> Value {
+        let PackageShadows { enabled, role } = &self.package_shadows;
+        let mut config = merged(json!({"enabled": enabled}), empty());
+        put(&mut config, "roleArn", role.clone());
+        json!({"versionUpdateByJobsConfig": config})
+    }
+
+    pub(super) fn update_package_configuration(&mut self, input: &Input) -> Result {
+        let Some(config) = input.child("versionUpdateByJobsConfig")? else { return Ok(empty()) };
+        let enabled = config.flag("enabled")?;
+        let role = config.text("roleArn", &ARN)?;
+        let now = &mut self.package_shadows;
+        now.enabled = enabled.unwrap_or(now.enabled);
+        now.role = role.or(now.role.take());
+        self.dirty.note(|| Row::Meta);
+        Ok(empty())
     }
 }

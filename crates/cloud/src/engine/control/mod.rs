@@ -1,7 +1,7 @@
 //! The control plane by the names of its operations. Each one checks everything first and then writes, so that a
 //! refused call has changed nothing.
 
-mod account;
+pub(super) mod account;
 mod executions;
 mod groups;
 mod jobs;
@@ -66,6 +66,8 @@ impl Engine {
             "DescribeEndpoint" => self.describe_endpoint(input),
             "UpdateEventConfigurations" => self.update_events(now, input),
             "DescribeEventConfigurations" => self.describe_events(),
+            "GetPackageConfiguration" => Ok(self.package_configuration()),
+            "UpdatePackageConfiguration" => self.update_package_configuration(input),
             other => Err(ApiError::not_found(format!("There is no operation {other}"))),
         }
     }

@@ -137,7 +137,9 @@ fn of_events() {
 /// A switch that no test here or elsewhere knows would be one that nobody has seen work.
 #[test]
 fn all_are_tested() {
-    let tests = [include_str!("switches.rs"), include_str!("control.rs")].concat();
+    let tests =
+        [include_str!("switches.rs"), include_str!("control.rs"), include_str!("../../shadow/tests.rs")];
+    let tests = tests.concat();
     for switch in crate::engine::SWITCHES {
         let used = tests.contains(&format!("{}=", switch.name));
         assert!(used, "{} is in no test", switch.name);
