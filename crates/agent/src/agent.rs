@@ -229,9 +229,10 @@ impl Agent {
                 self.session.refresh(now);
             }
             Input::StatusWanted(wanted) => {
-                let doing = self.doing();
+                self.meter.add(&self.link.take_tally());
+                let (doing, meter) = (self.doing(), self.meter.report());
                 // Who asked may have gone.
-                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), self.history.settled()));
+                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), self.history.settled(), meter));
             }
             Input::Time => {
                 self.mind_the_deadline(now);
@@ -301,14 +302,12 @@ impl Agent {
                 self.worker.ended().await;
             }
         };
-        let both = async { tokio::join!(worker, self.link.stop()) };
-        match tokio::time::timeout(STOP, both).await {
-            Ok(((), tally)) => {
-                self.meter.add(&tally);
-                self.meter.save();
-            }
-            Err(_) => tracing::warn!("stopped in the middle of something: the next start goes on"),
+        let (worker, tally) = tokio::join!(tokio::time::timeout(STOP, worker), self.link.stop());
+        if worker.is_err() {
+            tracing::warn!("stopped in the middle of something: the next start goes on");
         }
+        self.meter.add(&tally);
+        self.meter.save();
         // Also where work had not begun.
         if let Some(host) = self.worker.idle() {
             host.stopped();

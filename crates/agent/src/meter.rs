@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use device::{Durability, write_atomically};
 use meter::{Month, Months, Tally};
 
+use crate::status::{LastMonth, Metered};
+
 /// A link that comes and goes writes no more often.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -33,6 +35,17 @@ impl Meter {
             }
         };
         Self { path, months, written: None }
+    }
+
+    /// What a person sees of it.
+    pub fn report(&self) -> Metered {
+        let month = Month::of(SystemTime::now());
+        let lines = self.months.get(&month).cloned().unwrap_or_default();
+        let before = month.previous().and_then(|month| {
+            let units = self.months.get(&month)?.units();
+            Some(LastMonth { month, units })
+        });
+        Metered { month, units: lines.units(), lines, last_month: before }
     }
 
     pub fn add(&mut self, tally: &Tally) {

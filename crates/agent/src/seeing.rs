@@ -16,7 +16,8 @@ use crate::metrics::{Counts, Metrics};
 use crate::notify::Notify;
 use crate::rate::Rate;
 use crate::status::{
-    About, Certificate, Connection, Execution, FORMAT, Firmware, Outcome, State, Status, Wanted, serve,
+    About, Certificate, Connection, Execution, FORMAT, Firmware, Metered, Outcome, State, Status, Wanted,
+    serve,
 };
 use crate::view::{self, Doing, Link, Stage};
 
@@ -118,7 +119,13 @@ impl Seeing {
         }
     }
 
-    pub fn document(&self, now: Instant, work: Option<&Doing>, settled: &[Settled]) -> String {
+    pub fn document(
+        &self,
+        now: Instant,
+        work: Option<&Doing>,
+        settled: &[Settled],
+        meter: Metered,
+    ) -> String {
         let status = Status {
             format: FORMAT,
             agent: About {
@@ -132,6 +139,7 @@ impl Seeing {
             outcomes: settled.iter().rev().take(OUTCOMES).map(outcome).collect(),
             firmware: self.firmware.clone(),
             certificate: self.certificate.map(|validity| certificate(&validity, SystemTime::now())),
+            meter: Some(meter),
         };
         serde_json::to_string(&status).unwrap_or_default()
     }

@@ -4,6 +4,7 @@ mod client;
 mod server;
 mod text;
 
+use meter::{Month, Tally};
 use serde::{Deserialize, Serialize};
 
 pub use client::{Options, ask, run};
@@ -23,6 +24,9 @@ pub struct Status {
     pub outcomes: Vec<Outcome>,
     pub firmware: Firmware,
     pub certificate: Option<Certificate>,
+    /// Absent in what agents before 0.2 say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meter: Option<Metered>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,4 +113,23 @@ pub struct Certificate {
     /// Negative once it has.
     pub days_left: i64,
     pub expires_soon: bool,
+}
+
+/// What the link costs, in AWS's metered units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metered {
+    /// In UTC, as the bill is.
+    pub month: Month,
+    pub units: u64,
+    pub lines: Tally,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_month: Option<LastMonth>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastMonth {
+    pub month: Month,
+    pub units: u64,
 }

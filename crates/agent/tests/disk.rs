@@ -272,6 +272,7 @@ fn a_state_folder_that_fills_up_in_the_middle_of_an_installation() {
     let Some(disk) = Disk::mount("256k") else { return };
     let (cloud, mut device) =
         device_whose_command_breaks(&disk, &format!("cat /dev/zero > {}/filler", disk.text()));
+    device.meters.differ("the meter could not be written");
     device.start();
     let ended = cloud.run("full", &firmware("1", b"new"));
     let in_force: &[u8] = if ended.status == "SUCCEEDED" { b"new" } else { b"old" };

@@ -4,7 +4,8 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Device, Operator, THING, cloud_with_bucket, firmware_document, meters_agree, sha256, until};
+use support::meters::meters_agree;
+use support::{Device, Operator, THING, cloud_with_bucket, firmware_document, sha256, until};
 
 /// The table of docs/costs.md: a connect, a job, an idle time, a reconnect, a restart.
 #[test]
@@ -26,6 +27,27 @@ fn a_connect_is_four_units_a_job_six_and_a_reconnect_four() {
     device.stop();
     device.start();
     meters_agree(&cloud, &device, 22);
+}
+
+#[test]
+fn the_status_says_what_this_month_cost() {
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = Device::create(&cloud);
+    device.configure("status", &format!("socket = {:?}", device.path("status.sock")));
+    device.start();
+    meters_agree(&cloud, &device, 4);
+    cloud.run("refused", &json!({"operation": "update-firmware", "version": "2"}));
+    let meter = until("the meter", || {
+        let asked = device.fleethand(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&asked.stdout).ok()?;
+        Some(status["meter"].clone()).filter(|meter| meter["units"] == 8)
+    });
+    let lines = meter["lines"].as_array().unwrap();
+    let units: u64 = lines.iter().map(|line| line["units"].as_u64().unwrap()).sum();
+    assert_eq!((units, lines.len()), (8, 7), "{meter}");
+    let month = meter["month"].as_str().unwrap().to_owned();
+    let text = String::from_utf8(device.fleethand(&["status"]).stdout).unwrap();
+    assert!(text.contains(&format!("meter        8 units in {month}: jobs-")), "{text}");
 }
 
 #[test]

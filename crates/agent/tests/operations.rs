@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use support::cloud::{arn, aws_done};
-use support::{Device, Operator, THING, cloud_with_bucket, exists, firmware_document, meters_agree, sha256};
+use support::meters::meters_agree;
+use support::{Device, Operator, THING, cloud_with_bucket, exists, firmware_document, sha256};
 
 fn bytes(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8 ^ seed).collect()
@@ -185,6 +186,7 @@ fn a_reboot_is_proved_by_another_boot_id_and_happens_once() {
     cloud.create_job("forgetful", &json!({"operation": "reboot"}));
     assert!(device.wait_for_exit().success());
     std::fs::remove_dir_all(device.path("state")).unwrap();
+    device.meters.differ("the meter is a file of the state");
     device.start();
     cloud.outcome("forgetful").is("SUCCEEDED", "rebooted");
     assert_eq!(device.read("reboots"), b"boot-1\nboot-1-after\n");

@@ -67,7 +67,11 @@ fn advice(class: Class, direction: Direction) -> &'static str {
         (Class::JobsNotify | Class::JobsAsk, Direction::Received) => {
             ": the job document is in it, so a shorter document or a shorter presigned URL does it"
         }
-        _ => "",
+        (Class::Connect | Class::Subscribe, _) => {
+            ": shorter names of the thing and of what is subscribed to do it"
+        }
+        (Class::Shadow, _) => ": a smaller document does it, or two shadows with names of their own",
+        _ => ": a smaller payload does it",
     }
 }
 

@@ -1,8 +1,11 @@
 //! Packets over one stream, each of them metered.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use meter::{Class, Direction};
 use rumqttc::{Codec, Packet};
+use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
 use crate::DisconnectCause;
@@ -11,6 +14,8 @@ use crate::stream::Stream;
 
 /// 128 KiB of payload, a topic and headers; whoever announces more is cut off before it is read.
 const MAX_PACKET: usize = 146 * 1024;
+/// The server closes a connection that was given up. Some do not.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Session {
     stream: Framed<Box<dyn Stream>, Codec>,
@@ -50,6 +55,9 @@ impl Session {
     pub(crate) async fn leave(&mut self) {
         let _ = self.send(Packet::Disconnect).await;
         let _ = self.stream.close().await;
+        // What is under way is metered, too; and a socket that is closed over unread bytes resets the connection, which
+        // may cost the DISCONNECT.
+        let _ = timeout(FAREWELL, async { while self.receive().await.is_ok() {} }).await;
     }
 }
 

@@ -9,4 +9,4 @@ mod unit;
 pub use class::Class;
 pub use months::{Month, Months};
 pub use tally::{Count, Direction, Line, Tally};
-pub use unit::{UNIT_BYTES, spare, units};
+pub use unit::{UNIT_BYTES, spare, units, units_of};

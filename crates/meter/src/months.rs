@@ -26,6 +26,16 @@ impl Month {
     }
 }
 
+impl Month {
+    /// The one before it.
+    pub fn previous(&self) -> Option<Self> {
+        let (year, month) = self.0.split_once('-')?;
+        let (year, month): (u32, u32) = (year.parse().ok()?, month.parse().ok()?);
+        let (year, month) = if month > 1 { (year, month - 1) } else { (year.checked_sub(1)?, 12) };
+        Some(Self(format!("{year:04}-{month:02}")))
+    }
+}
+
 impl fmt::Display for Month {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -82,6 +92,18 @@ mod tests {
             }
         }
         assert_eq!(Month::of(UNIX_EPOCH - Duration::from_secs(1)).to_string(), "1970-01");
+    }
+
+    #[test]
+    fn before_january_is_december() {
+        let previous = |month: &str| Month(month.to_owned()).previous().map(|month| month.to_string());
+        for (month, expected) in
+            [("2026-11", Some("2026-10")), ("2027-01", Some("2026-12")), ("0000-01", None)]
+        {
+            assert_eq!(previous(month).as_deref(), expected, "{month}");
+        }
+        // Of a file that somebody wrote by hand.
+        assert_eq!(previous("november"), None);
     }
 
     #[test]

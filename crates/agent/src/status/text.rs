@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Certificate, Connection, Execution, Outcome, State, Status};
+use super::{Certificate, Connection, Execution, LastMonth, Metered, Outcome, State, Status};
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -21,6 +21,9 @@ impl Display for Status {
         }
         if let Some(certificate) = &self.certificate {
             writeln!(f, "certificate  {certificate}")?;
+        }
+        if let Some(meter) = &self.meter {
+            writeln!(f, "meter        {meter}")?;
         }
         for (n, outcome) in self.outcomes.iter().enumerate() {
             writeln!(f, "{:<12} {outcome}", if n == 0 { "outcomes" } else { "" })?;
@@ -92,6 +95,27 @@ impl Display for Certificate {
     }
 }
 
+impl Display for Metered {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{} units in {}", self.units, self.month)?;
+        let mut classes: Vec<(u64, &str)> = Vec::new();
+        for (line, count) in self.lines.lines() {
+            match classes.iter_mut().find(|(_, name)| *name == line.class.name()) {
+                Some((units, _)) => *units = units.saturating_add(count.units),
+                None => classes.push((count.units, line.class.name())),
+            }
+        }
+        classes.sort_by(|one, other| other.cmp(one));
+        for (n, (units, name)) in classes.iter().enumerate() {
+            write!(f, "{} {name} {units}", if n == 0 { ":" } else { "," })?;
+        }
+        match &self.last_month {
+            Some(LastMonth { month, units }) => write!(f, "; {units} in {month}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Seconds, in the two units that matter.
 struct Span(u64);
 
@@ -108,6 +132,8 @@ impl Display for Span {
 
 #[cfg(test)]
 mod tests {
+    use meter::{Class, Direction, Month, Tally};
+
     use super::*;
 
     #[test]
@@ -116,6 +142,21 @@ mod tests {
         for (seconds, expected) in cases {
             assert_eq!(Span(seconds).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn the_dearest_class_is_said_first() {
+        let mut lines = Tally::default();
+        lines.count(Class::Connect, Direction::Sent, 20);
+        lines.count(Class::JobsUpdate, Direction::Sent, 6000);
+        lines.count(Class::JobsUpdate, Direction::Received, 20);
+        let month = Month::of(std::time::UNIX_EPOCH);
+        let last_month = month.previous().map(|month| LastMonth { month, units: 7 });
+        let metered = Metered { month, units: lines.units(), lines, last_month };
+        let expected = "4 units in 1970-01: jobs-update 3, connect 1; 7 in 1969-12";
+        assert_eq!(metered.to_string(), expected);
+        let nothing = Metered { units: 0, lines: Tally::default(), last_month: None, ..metered };
+        assert_eq!(nothing.to_string(), "0 units in 1970-01");
     }
 
     #[test]

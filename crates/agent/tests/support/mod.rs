@@ -11,6 +11,7 @@
 #[path = "../../../cloud/tests/support/mod.rs"]
 pub mod cloud;
 pub mod helper;
+pub mod meters;
 #[cfg(feature = "rauc")]
 pub mod rauc;
 pub mod slots;
@@ -38,6 +39,7 @@ pub struct Device {
     pub environment: Vec<(String, String)>,
     /// Who the agent runs as, and its group, where that is somebody else.
     user: Option<(u32, u32)>,
+    pub meters: meters::Meters,
 }
 
 impl Device {
@@ -54,7 +56,8 @@ impl Device {
             .output()
             .unwrap();
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
-        Self { folder, agent: None, environment: Vec::new(), user: None }
+        let meters = meters::Meters::of(cloud, thing);
+        Self { folder, agent: None, environment: Vec::new(), user: None, meters }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -110,6 +113,9 @@ impl Device {
     }
 
     pub fn start_with(&mut self, arguments: &[&str]) {
+        if arguments != ["run"] {
+            self.meters.differ("only the agent itself counts");
+        }
         self.launch(self.command(arguments));
     }
 
@@ -183,7 +189,11 @@ impl Device {
         let status = self.wait_for_exit();
         // In its first moment, before there is a handler, SIGTERM ends a process by itself.
         assert!(status.success() || status.signal() == Some(15), "{status}: {}", self.log());
-        begun.elapsed()
+        let took = begun.elapsed();
+        if self.meters.comparable(&self.log()) {
+            self.meters.agree(&self.path("state/meter.json"), None);
+        }
+        took
     }
 
     /// Whether what was started has ended by itself.
@@ -195,12 +205,21 @@ impl Device {
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         let status = self.agent.as_mut()?.try_wait().unwrap()?;
         self.agent = None;
+        self.note(status);
         Some(status)
     }
 
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         let mut agent = self.agent.take().unwrap();
-        until("the agent to end", || agent.try_wait().unwrap())
+        let status = until("the agent to end", || agent.try_wait().unwrap());
+        self.note(status);
+        status
+    }
+
+    fn note(&mut self, status: ExitStatus) {
+        if !status.success() {
+            self.meters.differ("what an agent had counted when it was killed is gone");
+        }
     }
 
     pub fn log(&self) -> String {
@@ -213,6 +232,9 @@ impl Device {
     }
 
     pub fn fleethand_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        if let Some("setup" | "doctor") = arguments.first().copied() {
+            self.meters.differ("who tries a connection does not count");
+        }
         let mut child = Command::new(env!("CARGO_BIN_EXE_fleethand"))
             .args(arguments)
             .args(["--config", self.config().to_str().unwrap()])
@@ -242,6 +264,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        if self.agent.is_some() && !std::thread::panicking() && self.meters.comparable(&self.log()) {
+            self.stop();
+        }
         if let Some(mut agent) = self.agent.take() {
             let _ = agent.kill();
             let _ = agent.wait();
@@ -381,30 +406,4 @@ pub fn cloud_with_bucket(options: &[&str]) -> Cloud {
 
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
-}
-
-/// What the agent has counted comes to what the cloud has, line by line, and to so many units if they are given.
-#[track_caller]
-pub fn meters_agree(cloud: &Cloud, device: &Device, units: impl Into<Option<u64>>) {
-    let units = units.into();
-    let mut seen = (Value::Null, Value::Null);
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        let here = fs::read(device.path("state/meter.json")).unwrap_or(b"{}".to_vec());
-        let months: Value = serde_json::from_slice(&here).unwrap();
-        let cloud = cloud.admin("GET", "meter", None);
-        seen =
-            (sorted(months.as_object().unwrap().values()), sorted(cloud["clients"].get(THING).into_iter()));
-        if seen.0 == seen.1 && units.is_none_or(|units| cloud["units"] == units) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{units:?} units; the agent: {}\nthe cloud: {}", seen.0, seen.1);
-}
-
-fn sorted<'a>(lists: impl Iterator<Item = &'a Value>) -> Value {
-    let mut rows: Vec<Value> = lists.flat_map(|list| list.as_array().unwrap().clone()).collect();
-    rows.sort_by_key(|row| format!("{} {}", row["class"], row["direction"]));
-    rows.into()
 }

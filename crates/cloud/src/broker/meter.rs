@@ -52,7 +52,7 @@ impl Meter {
         };
         let count = counts.entry((class, direction)).or_default();
         count.messages += 1;
-        count.units += bytes.div_ceil(UNIT).max(1) as u64;
+        count.units += units(bytes);
         count.bytes += bytes as u64;
     }
 
@@ -84,6 +84,10 @@ impl Meter {
     }
 }
 
+fn units(bytes: usize) -> u64 {
+    bytes.div_ceil(UNIT).max(1) as u64
+}
+
 /// What a message is for, by its topic.
 fn class(topic: &str) -> &'static str {
     let levels: Vec<_> = topic.splitn(7, '/').collect();
@@ -100,6 +104,20 @@ fn class(topic: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_the_contract_cost_what_it_says() {
+        let file = include_str!("../../../../test-fixtures/vectors/metering.json");
+        let file: Value = serde_json::from_str(file).unwrap();
+        let messages =
+            file["cases"].as_array().unwrap().iter().filter(|case| case["input"]["unitKiB"].is_null());
+        let sized: Vec<_> = messages.filter(|case| case["input"]["bytes"].is_u64()).collect();
+        assert_eq!(sized.len(), 5);
+        for case in sized {
+            let bytes = case["input"]["bytes"].as_u64().unwrap();
+            assert_eq!(case["expect"]["units"], units(bytes as usize), "{}", case["id"]);
+        }
+    }
 
     #[test]
     fn messages_are_rounded_up_and_kept_apart_by_client_class_and_direction() {
