@@ -225,7 +225,7 @@ fn helper(table: Option<Table<'_>>) -> Result<Option<Helper>, ConfigError> {
         socket: table.required_path("socket")?,
         user: table.string("user", "the name of a user")?.unwrap_or_else(|| "fleethand".to_owned()),
         state_directory: table.path("state_directory")?.unwrap_or("/var/lib/fleethand-helper".into()),
-        idle: table.seconds("idle_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(60)),
+        idle: table.seconds("idle_seconds", 1..=DAY)?.unwrap_or(Duration::from_secs(10)),
     };
     table.finish()?;
     Ok(Some(helper))

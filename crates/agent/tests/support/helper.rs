@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,18 +23,28 @@ pub fn agent_user() -> User {
 impl Device {
     /// From now on it is two processes.
     pub fn divide(&mut self) {
-        let user = agent_user();
+        self.divide_keeping(&self.path("helper"));
         fs::create_dir(self.path("state")).unwrap();
+        self.give_to_the_agent(&self.path("state"));
+    }
+
+    /// The helper's state is there. Who calls this makes the agent's.
+    pub fn divide_keeping(&mut self, state: &Path) {
+        let user = agent_user();
         if geteuid().is_root() {
             fs::set_permissions(self.folder.path(), Permissions::from_mode(0o755)).unwrap();
-            let keys = self.names().into_iter().filter(|name| name.contains("private"));
-            for name in keys.chain(["state".to_owned()]) {
-                chown(self.path(&name), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+            for name in self.names().into_iter().filter(|name| name.contains("private")) {
+                self.give_to_the_agent(&self.path(&name));
             }
             self.user = Some((user.uid.as_raw(), user.gid.as_raw()));
         }
-        let lines = format!("socket = \"helper.sock\"\nuser = {:?}\nstate_directory = \"helper\"", user.name);
+        let lines = format!("socket = \"helper.sock\"\nuser = {:?}\nstate_directory = {state:?}", user.name);
         self.configure("helper", &lines);
+    }
+
+    pub fn give_to_the_agent(&self, path: &Path) {
+        let user = agent_user();
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }
 
     /// As systemd would: started again whenever it ends, however it does.

@@ -146,10 +146,15 @@ impl Device {
 
     fn launch(&mut self, mut command: Command) {
         assert!(self.agent.is_none());
+        self.as_agent(&mut command);
+        self.agent = Some(command.spawn().unwrap());
+    }
+
+    /// It runs as whoever the agent is.
+    pub fn as_agent(&self, command: &mut Command) {
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
-        self.agent = Some(command.spawn().unwrap());
     }
 
     /// The program with this device's configuration. What it prints goes to the log, too.

@@ -10,6 +10,7 @@
 )]
 
 mod disk;
+mod divided;
 mod operation;
 #[cfg(feature = "rauc")]
 mod rauc;
@@ -20,15 +21,18 @@ mod trace;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use disk::{Disk, Left, Mount};
+use divided::Divided;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use operation::{Operation, Scenario, Standing};
 use serde_json::{Value, json};
 use slots::Slots;
 use support::cloud::Cloud;
+use support::helper::Helper;
 use support::slots::System;
 use support::{Device, Operator, THING};
 use trace::{Struck, Tally, Traced};
@@ -56,11 +60,23 @@ const BLOWS: [(Blow, &str, usize); 4] = [
 /// and the command that it announces there are fewer.
 const OLDER: usize = 4;
 
+/// Which process is struck. The power cut is for all, at a call of this one.
+#[derive(Clone, Copy, PartialEq)]
+enum Who {
+    /// There is no other.
+    One,
+    Agent,
+    Helper,
+}
+
 struct Sweep<'a> {
     operation: &'a dyn Scenario,
     blow: Blow,
+    who: Who,
     cloud: &'a Cloud,
     device: Device,
+    /// Where it runs beside what is struck, and afterwards.
+    helper: Option<Helper>,
     disk: Disk,
     jobs: usize,
 }
@@ -74,7 +90,7 @@ struct Job {
 }
 
 impl<'a> Sweep<'a> {
-    fn new(operation: &'a dyn Scenario, blow: Blow, cloud: &'a Cloud) -> Result<Self, String> {
+    fn new(operation: &'a dyn Scenario, who: Who, blow: Blow, cloud: &'a Cloud) -> Result<Self, String> {
         let mut device = Device::create(cloud);
         let path = device.path("disk");
         let disk = match blow {
@@ -85,7 +101,7 @@ impl<'a> Sweep<'a> {
             Blow::PowerCut(_) => Disk::Mounted(Mount::create(&path)?),
         };
         operation.configure(&mut device, disk.path());
-        Ok(Self { operation, blow, cloud, device, disk, jobs: 0 })
+        Ok(Self { operation, blow, who, cloud, device, helper: None, disk, jobs: 0 })
     }
 
     /// One job, struck at the given call, counted from 1.
@@ -118,6 +134,10 @@ impl<'a> Sweep<'a> {
         let mut standing = Standing::default();
         if struck.is_some() {
             if self.blow != Blow::Kill {
+                self.helper = None;
+                if !self.device.has_ended() {
+                    self.device.wait_for_exit();
+                }
                 self.operation.power_goes();
                 self.disk.restore();
                 self.operation.boot(&self.device, &job);
@@ -125,6 +145,7 @@ impl<'a> Sweep<'a> {
             standing = Standing::of(&self.device, self.disk.path());
             self.start_again(&job, deadline);
         }
+        self.helper = None;
         let mut wrongs = self.operation.wrongs(&self.device, self.disk.path(), &standing);
         wrongs.extend(self.wrongs_of_the_cloud(&job, after));
         if let Some(Struck { orphans: 1.. }) = struck {
@@ -139,41 +160,77 @@ impl<'a> Sweep<'a> {
         Job { struck, calls: tally.calls, wrongs }
     }
 
-    /// Runs the agent until it is struck, ends, or has settled the job and is stopped.
-    fn follow(&self, job: &str, tally: &mut Tally, deadline: Instant) -> Option<Struck> {
-        let agent = Traced::start(self.device.command(&["run"]));
-        let pid = agent.pid();
-        let over = AtomicBool::new(false);
+    /// Runs the device until it is struck, its system goes down, or it has settled the job and is stopped.
+    fn follow(&mut self, job: &str, tally: &mut Tally, deadline: Instant) -> Option<Struck> {
+        let struck = self.follow_traced(job, tally, deadline);
+        if self.who == Who::Helper && struck.is_none() && !self.device.has_ended() {
+            self.device.stop();
+        }
+        struck
+    }
+
+    fn follow_traced(&mut self, job: &str, tally: &mut Tally, deadline: Instant) -> Option<Struck> {
+        let mut command = self.device.command(&[if self.who == Who::Helper { "helper" } else { "run" }]);
+        match self.who {
+            Who::Helper => self.device.start(),
+            Who::Agent | Who::One => self.device.as_agent(&mut command),
+        }
+        if self.who == Who::Agent && self.helper.is_none() {
+            self.helper = Some(self.device.start_helper());
+        }
+        let this = &*self;
+        let (started, pid) = mpsc::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut signal = None;
-                while signal.is_none() && !over.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(20));
-                    let awaits_reboot = self.operation.awaits_reboot(&self.device, self.disk.path());
-                    if awaits_reboot || self.settled(job) {
-                        signal = Some(Signal::SIGTERM);
-                    } else if Instant::now() > deadline {
-                        signal = Some(Signal::SIGKILL);
+            // It waits for all children of its thread, so it has one of its own.
+            let follower = scope.spawn(move || {
+                let traced = Traced::start(command);
+                started.send(traced.pid()).unwrap();
+                let at = tally.at;
+                traced.follow(tally, |call| match this.blow {
+                    Blow::PowerCut(Left::Older) if call.checked_add(OLDER) == Some(at) => this.disk.sync(),
+                    Blow::PowerCut(left) if call == at => {
+                        this.halt_the_other();
+                        this.disk.cut(left);
                     }
-                }
-                if let Some(signal) = signal.filter(|_| !over.load(Ordering::Relaxed)) {
-                    let _ = kill(pid, signal);
-                }
+                    Blow::Kill | Blow::PowerCut(_) => {}
+                })
             });
-            let at = tally.at;
-            let struck = agent.follow(tally, |call| match self.blow {
-                Blow::PowerCut(Left::Older) if call.checked_add(OLDER) == Some(at) => self.disk.sync(),
-                Blow::PowerCut(left) if call == at => self.disk.cut(left),
-                Blow::Kill | Blow::PowerCut(_) => {}
-            });
-            over.store(true, Ordering::Relaxed);
-            struck
+            let pid = pid.recv().unwrap();
+            let mut signal = None;
+            while signal.is_none() && !follower.is_finished() {
+                std::thread::sleep(Duration::from_millis(20));
+                let awaits_reboot = this.operation.awaits_reboot(&this.device, this.disk.path());
+                if awaits_reboot || this.settled(job) {
+                    signal = Some(Signal::SIGTERM);
+                } else if Instant::now() > deadline {
+                    signal = Some(Signal::SIGKILL);
+                }
+            }
+            if let Some(signal) = signal.filter(|_| !follower.is_finished()) {
+                let _ = kill(pid, signal);
+            }
+            follower.join().unwrap()
         })
+    }
+
+    /// Before the power is cut, so that it says nothing of the disk that is away.
+    fn halt_the_other(&self) {
+        let (pid, signal) = match (self.who, &self.helper) {
+            (Who::Helper, _) => (self.device.pid(), Signal::SIGKILL),
+            (Who::Agent, Some(helper)) => (helper.pid(), Signal::SIGSTOP),
+            _ => return,
+        };
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 
     /// As after a boot: started as often as it ends, until the job is settled and it has asked for more.
     fn start_again(&mut self, job: &str, deadline: Instant) {
-        let earlier = self.connections();
+        // Who was not struck stays connected.
+        let expected = self.connections() + usize::from(self.device.has_ended());
+        if self.who == Who::Helper || (self.who == Who::Agent && self.helper.is_none()) {
+            self.helper = Some(self.device.start_helper());
+        }
         while Instant::now() < deadline {
             if self.device.has_ended() {
                 self.operation.bring_up(&self.device);
@@ -183,7 +240,7 @@ impl<'a> Sweep<'a> {
             if self.operation.awaits_reboot(&self.device, self.disk.path()) {
                 self.device.stop();
                 self.operation.boot(&self.device, job);
-            } else if self.connections() > earlier && self.settled(job) {
+            } else if self.connections() >= expected && self.settled(job) {
                 self.device.stop();
                 return;
             }
@@ -239,12 +296,30 @@ fn asked_step() -> Option<usize> {
 }
 
 fn sweep(operation: &dyn Scenario) {
+    sweep_of(operation, Who::One, "");
+}
+
+/// In `scripts/crash-sweep` alone: what they have that others have not is little for the time that they take.
+fn sweep_of_both_if_asked<S: Scenario>(operation: S) {
+    match asked_step() {
+        Some(_) => sweep_of_both(operation),
+        None => println!("sweep: two processes, {}: only in scripts/crash-sweep", operation.name()),
+    }
+}
+
+fn sweep_of_both<S: Scenario>(operation: S) {
+    let divided = Divided(operation);
+    sweep_of(&divided, Who::Agent, "the agent ");
+    sweep_of(&divided, Who::Helper, "the helper ");
+}
+
+fn sweep_of(operation: &dyn Scenario, who: Who, name: &str) {
     let cloud = operation.cloud();
     let mut total = 0;
     for (blow, blow_name, sample) in BLOWS {
-        let title = format!("{}, {blow_name}", operation.name());
+        let title = format!("{}, {name}{blow_name}", operation.name());
         let begun = Instant::now();
-        let mut sweep = match Sweep::new(operation, blow, &cloud) {
+        let mut sweep = match Sweep::new(operation, who, blow, &cloud) {
             Ok(sweep) => sweep,
             Err(why) => {
                 println!("sweep: {title}: SKIPPED: {why}");
@@ -298,6 +373,36 @@ fn reboot() {
 }
 
 #[test]
+fn two_processes_and_update_firmware() {
+    sweep_of_both(Operation::Firmware);
+}
+
+#[test]
+fn two_processes_and_update_firmware_whose_command_fails() {
+    sweep_of_both_if_asked(Operation::FirmwareWhoseCommandFails);
+}
+
+#[test]
+fn two_processes_and_update_config() {
+    sweep_of_both(Operation::Config);
+}
+
+#[test]
+fn two_processes_and_reboot() {
+    sweep_of_both(Operation::Reboot);
+}
+
+#[test]
+fn two_processes_and_slots_with_a_system_that_is_well() {
+    sweep_of_both_if_asked(Slots::new(System::Good, Writer::Agent).signed());
+}
+
+#[test]
+fn two_processes_and_slots_with_a_system_that_is_not_well() {
+    sweep_of_both_if_asked(Slots::new(System::Unhealthy, Writer::Agent));
+}
+
+#[test]
 fn slots_and_a_system_that_is_well() {
     sweep(&Slots::new(System::Good, Writer::Agent));
 }
@@ -344,6 +449,23 @@ fn swupdate_and_a_system_that_is_not_well() {
     sweep_where_it_is("swupdate", writer::swupdate_is_missing(), || {
         Slots::new(System::Unhealthy, Writer::swupdate())
     });
+}
+
+#[test]
+fn two_processes_and_swupdate() {
+    match writer::swupdate_is_missing() {
+        None => sweep_of_both_if_asked(Slots::new(System::Good, Writer::swupdate())),
+        Some(why) => println!("sweep: two processes, swupdate: SKIPPED: {why}"),
+    }
+}
+
+#[cfg(feature = "rauc")]
+#[test]
+fn two_processes_and_rauc() {
+    match support::rauc::missing() {
+        None => sweep_of_both_if_asked(rauc::Bundles::new(System::Good)),
+        Some(why) => println!("sweep: two processes, rauc: SKIPPED: {why}"),
+    }
 }
 
 #[cfg(feature = "rauc")]

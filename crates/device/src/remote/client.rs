@@ -84,8 +84,8 @@ impl RemoteDevice {
         }
     }
 
-    /// Asks what can be asked again when nobody knows how far it came: that is all but `reboot` and what belongs to a
-    /// stream of bytes. After each loss it is as after a restart.
+    /// Asks what can be asked again when nobody knows how far it came: that is all but `reboot`, which has its own, and what
+    /// belongs to a stream of bytes. After each loss it is as after a restart.
     async fn repeat<T>(
         &mut self,
         halt: Option<&Halt>,
@@ -346,17 +346,31 @@ impl Device for RemoteDevice {
         self.call(Call::RollBack { change: change.clone() }).await
     }
 
-    /// Never asked twice. A helper that is lost meanwhile goes down with the system, most likely: the order counts as
-    /// given, and the boot id tells what became of it.
+    /// A helper that is lost meanwhile goes down with the system, most likely: the order counts as given, and the boot id
+    /// tells what became of it. Where the next helper is of the same boot, nothing goes down, or it can be told so again.
     async fn reboot(&mut self, halt: &Halt) -> Result<(), DeviceError> {
-        self.line = None;
-        let mut line = self.line().await?;
-        match line.ask(&Call::Reboot, Some(halt), None).await {
-            Ok(answer) => Ok(answer?),
-            Err(error) => {
-                tracing::warn!(%error, "the helper was lost while it ordered the reboot");
-                Ok(())
+        let before = self.boot().await?.id;
+        for attempt in 1..=MAX_ATTEMPTS {
+            self.line = None;
+            let mut line = match self.line().await {
+                Ok(line) => line,
+                Err(error) if attempt == 1 => return Err(error),
+                Err(_) => break,
+            };
+            match line.ask(&Call::Reboot, Some(halt), None).await {
+                Ok(answer) => return Ok(answer?),
+                Err(error) => {
+                    tracing::warn!(%error, attempt, "the helper was lost while it ordered the reboot");
+                }
+            }
+            let same_boot = tokio::select! {
+                boot = self.boot() => boot.is_ok_and(|boot| boot.id == before),
+                () = halt.halted() => false,
+            };
+            if !same_boot {
+                break;
             }
         }
+        Ok(())
     }
 }
