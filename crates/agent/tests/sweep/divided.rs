@@ -9,9 +9,8 @@ use crate::operation::{Scenario, Standing};
 use crate::support::Device;
 use crate::support::cloud::Cloud;
 
-/// What the agent has of its own, and what is the helper's.
+/// What the agent has of its own. All else is the helper's.
 const AGENTS: [&str; 3] = ["history.json", "meter.json", "refused.json"];
-const HELPERS: [&str; 3] = ["installed.json", "ledger.json", "sequence-floor"];
 
 pub struct Divided<S>(pub S);
 
@@ -78,15 +77,13 @@ impl<S: Scenario> Scenario for Divided<S> {
     /// Each has its own, and together they have what one process would have.
     fn wrongs(&self, device: &Device, disk: &Path, struck: &Standing) -> Vec<String> {
         let mut wrongs = Vec::new();
-        for (folder, known) in [("state", &AGENTS[..]), ("helper", &HELPERS[..])] {
+        for (folder, is_agents) in [("state", true), ("helper", false)] {
             for entry in fs::read_dir(disk.join(folder)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
-                if !known.contains(&name.as_str()) {
+                if AGENTS.contains(&name.as_str()) != is_agents {
                     wrongs.push(format!("{folder}/{name} is not its own"));
                 }
-                if folder == "helper" {
-                    fs::rename(disk.join("helper").join(&name), disk.join("state").join(&name)).unwrap();
-                }
+                fs::rename(disk.join(folder).join(&name), disk.join("state").join(&name)).unwrap();
             }
         }
         fs::remove_dir(disk.join("helper")).unwrap();

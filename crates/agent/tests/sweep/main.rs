@@ -143,6 +143,7 @@ impl<'a> Sweep<'a> {
                 self.operation.boot(&self.device, &job);
             }
             standing = Standing::of(&self.device, self.disk.path());
+            standing.agent_lives = !self.device.has_ended();
             self.start_again(&job, deadline);
         }
         self.helper = None;
