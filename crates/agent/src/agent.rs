@@ -6,9 +6,11 @@
 //!                              └── update ◄── outcome ┘
 //! ```
 //!
-//! What becomes of an offer until the cloud has taken its outcome is in `agent/execution.rs`.
+//! What becomes of an offer until the cloud has taken its outcome is in `agent/execution.rs`; what becomes of what a
+//! shadow desires, in `agent/wishes.rs`.
 
 mod execution;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ use crate::pace::Pace;
 use crate::report;
 use crate::route::Remembered;
 use crate::seeing::Seeing;
+use crate::shadows::Shadows;
 use crate::status::Wanted;
 use crate::view::Doing;
 use crate::worker::{Work, Worker};
@@ -57,6 +60,7 @@ struct Agent {
     fresh_document: mpsc::Receiver<oneshot::Sender<Value>>,
     waits_for_document: Option<oneshot::Sender<Value>>,
     seeing: Seeing,
+    shadows: Shadows,
 }
 
 enum Input {
@@ -65,6 +69,8 @@ enum Input {
     Progress,
     DocumentWanted(oneshot::Sender<Value>),
     StatusWanted(Wanted),
+    /// Files that shadows keep, by their place among them.
+    Written(Vec<usize>),
     Time,
 }
 
@@ -92,6 +98,7 @@ pub async fn run(
     agent.seeing.ready();
     loop {
         agent.act().await;
+        agent.mind_the_shadows().await;
         agent.show();
         let input = tokio::select! {
             input = agent.next() => input,
@@ -141,6 +148,7 @@ impl Agent {
             connected,
             fresh_document,
             waits_for_document: None,
+            shadows: Shadows::open(settings),
         })
     }
 
@@ -165,6 +173,9 @@ impl Agent {
             }
             (AfterStart::Report(outcome), None) => {
                 Held::new(None).log_end(&outcome);
+                if let Some(entry) = host.entry() {
+                    self.shadows.ended(&entry.execution, &outcome);
+                }
                 host.abandon().await;
             }
             (what, key) => {
@@ -180,7 +191,7 @@ impl Agent {
     async fn next(&mut self) -> Input {
         let operation = self.held.as_ref().and_then(|held| held.deadline.as_ref()).and_then(Deadline::due);
         let due = [self.session.deadline(), self.pace.due(Instant::now()), operation, self.seeing.due()];
-        let due = due.into_iter().flatten().min();
+        let due = due.into_iter().flatten().chain(self.shadows.deadline()).min();
         let time = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -193,6 +204,7 @@ impl Agent {
             Ok(()) = self.progress.changed() => Input::Progress,
             Some(answer) = self.fresh_document.recv() => Input::DocumentWanted(answer),
             wanted = self.seeing.wanted() => Input::StatusWanted(wanted),
+            files = self.shadows.written() => Input::Written(files),
             () = time => Input::Time,
         }
     }
@@ -206,6 +218,7 @@ impl Agent {
                 self.seeing.connected(now);
                 self.connected.send_replace(true);
                 self.session.connected(now);
+                self.shadows.connected(now);
             }
             Input::Link(Event::Disconnected { cause, retry_in }) => {
                 let retry_in_s = retry_in.as_secs_f32();
@@ -213,8 +226,13 @@ impl Agent {
                 self.seeing.lost(now, cause.to_string(), retry_in);
                 self.connected.send_replace(false);
                 self.session.disconnected(now);
+                self.shadows.disconnected(now);
             }
-            Input::Link(Event::Message { topic, payload }) => self.session.message(now, &topic, &payload),
+            Input::Link(Event::Message { topic, payload }) => {
+                if !self.shadows.message(now, &topic, &payload) {
+                    self.session.message(now, &topic, &payload);
+                }
+            }
             Input::Ended(ended) => self.ended(ended).await,
             Input::Progress => {
                 self.pace.changed();
@@ -232,9 +250,12 @@ impl Agent {
                 self.meter.add(&self.link.take_tally());
                 let (doing, meter) = (self.doing(), self.meter.report());
                 // Who asked may have gone.
-                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), self.history.settled(), meter));
+                let (settled, shadows) = (self.history.settled(), self.shadows.shown());
+                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), settled, meter, shadows));
             }
+            Input::Written(files) => self.shadows.have_been_written(&files),
             Input::Time => {
+                self.shadows.tick(now);
                 self.mind_the_deadline(now);
                 self.report_progress_if_due(now);
                 self.session.tick(now);

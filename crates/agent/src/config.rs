@@ -6,6 +6,7 @@ mod device;
 mod files;
 mod policy;
 mod seeing;
+mod shadow;
 mod show;
 mod swupdate;
 mod table;
@@ -21,6 +22,7 @@ use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
 
 pub use self::connection::Connection;
+pub use shadow::{Member, Package, Report, ReportPackage, ShadowFile, Shadows, Version};
 pub use table::ConfigError;
 
 use crate::metrics::MetricsSettings;
@@ -42,6 +44,7 @@ pub struct Settings {
     pub host: HostSettings,
     /// What `update-config` may change, in the order of the file.
     pub configs: Vec<ConfigFile>,
+    pub shadows: Shadows,
     /// Firmware stays only if the cloud is reached within this time.
     pub cloud_within: Option<Duration>,
     pub download: downloader::Settings,
@@ -89,7 +92,9 @@ impl Settings {
         let helper = helper(top.optional_table("helper")?)?;
         let connection = connection::connection(top.table("connection")?)?;
         let (health, cloud_within) = device::health(top.table("health")?)?;
-        let (config_files, configs) = files::configs(top.tables("config")?)?;
+        let (mut config_files, configs) = files::configs(top.tables("config")?)?;
+        let shadow_files = shadow::files(top.tables("shadow")?, &configs, &mut config_files)?;
+        let shadows = shadow::shadows(top.table("shadows")?, shadow_files)?;
         let boot = boot::boot(top.optional_table("boot")?)?;
         let (policy, hook, holds) = policy::policy(top.table("policy")?)?;
         let compatible = trust::compatible(top.table("device")?)?;
@@ -124,6 +129,7 @@ impl Settings {
             connection,
             host,
             configs,
+            shadows,
             cloud_within,
             download,
             policy,
@@ -156,7 +162,8 @@ impl Settings {
 
     /// Can every configured schema be used? A job would say so too late.
     pub fn check_schemas(&self, file: &Path) -> Result<(), ConfigError> {
-        for schema in self.configs.iter().filter_map(|config| config.schema.as_ref()) {
+        let of_shadows = self.shadows.files.iter().map(|shadow| &shadow.file);
+        for schema in self.configs.iter().chain(of_shadows).filter_map(|config| config.schema.as_ref()) {
             dispatcher::check_schema(schema).map_err(|error| ConfigError::Unusable {
                 file: file.to_owned(),
                 key: "[config] schema".to_owned(),
@@ -190,7 +197,7 @@ impl Settings {
             reconnect_min: settings.reconnect_min,
             reconnect_max: settings.reconnect_max,
             stable_after: settings.stable_after,
-            subscriptions: jobs::subscriptions(&settings.thing_name),
+            subscriptions: [jobs::subscriptions(&settings.thing_name), self.shadow_filters()].concat(),
             seed: fastrand::u64(..),
         }
     }

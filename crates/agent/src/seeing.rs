@@ -16,8 +16,8 @@ use crate::metrics::{Counts, Metrics};
 use crate::notify::Notify;
 use crate::rate::Rate;
 use crate::status::{
-    About, Certificate, Connection, Execution, FORMAT, Firmware, Metered, Outcome, State, Status, Wanted,
-    serve,
+    About, Certificate, Connection, Execution, FORMAT, Firmware, Metered, Outcome, Shadow, State, Status,
+    Wanted, serve,
 };
 use crate::view::{self, Doing, Link, Stage};
 
@@ -89,6 +89,11 @@ impl Seeing {
         self.counts.ended(status);
     }
 
+    /// What shadows say, too.
+    pub fn facts(&self) -> (&Firmware, Option<Validity>) {
+        (&self.firmware, self.certificate)
+    }
+
     /// What runs may be something else now.
     pub fn booted(&mut self, boot: &Boot) {
         self.firmware = firmware(boot);
@@ -125,6 +130,7 @@ impl Seeing {
         work: Option<&Doing>,
         settled: &[Settled],
         meter: Metered,
+        shadows: Vec<Shadow>,
     ) -> String {
         let status = Status {
             format: FORMAT,
@@ -140,6 +146,7 @@ impl Seeing {
             firmware: self.firmware.clone(),
             certificate: self.certificate.map(|validity| certificate(&validity, SystemTime::now())),
             meter: Some(meter),
+            shadows,
         };
         serde_json::to_string(&status).unwrap_or_default()
     }

@@ -6,6 +6,7 @@ mod text;
 
 use meter::{Month, Tally};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use client::{Options, ask, run};
 pub use server::{Wanted, serve};
@@ -27,6 +28,31 @@ pub struct Status {
     /// Absent in what agents before 0.2 say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<Metered>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<Shadow>,
+}
+
+/// As the agent knows it: nothing is asked of the cloud for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shadow {
+    /// Absent for the classic one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Absent while the cloud has not been asked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    pub desired: Value,
+    pub reported: Value,
+    /// Why what was desired last is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub reason: String,
+    pub message: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ mod yaml_text;
 use bytes::Bytes;
 use device::{Before, Change, Device, DeviceError, Order, Target, When};
 use downloader::Digest;
+use serde_json::Value;
 
 pub(crate) use changes::changes;
 use compose::{Composed, compose};
@@ -44,6 +45,16 @@ impl<D: Device> Dispatcher<D> {
         }
         let change = Change { target: order.target, digest: order.digest, before, commit: None };
         self.put_in_force(change, context).await
+    }
+
+    /// What a file in force says; none where there is no file. An error is in words.
+    pub async fn config_in_force(&mut self, file: &ConfigFile) -> Result<Option<Value>, String> {
+        let bytes = self.device.read_config(&file.name).await.map_err(|error| error.to_string())?;
+        let parse = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+            file.format.parse(&text)
+        };
+        bytes.map(parse).transpose()
     }
 
     async fn stage(&mut self, order: &Order, new: Bytes) -> Result<Before, DeviceError> {

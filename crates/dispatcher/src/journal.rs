@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 /// Raised when the meaning of a member changes. Another version is set aside, never guessed at.
 const FORMAT: u32 = 2;
 const LOCAL: &str = "(local)";
+const SHADOW: &str = "(shadow ";
 
 /// Which run of which job. Job ids and execution numbers may be reused after a deletion, so the time of
 /// queueing belongs to the identity.
@@ -27,6 +28,16 @@ impl ExecutionId {
     /// An order given on the device itself. The name is no legal job id, so that no job has it.
     pub fn local(ordered_at: u64) -> Self {
         Self { job_id: LOCAL.to_owned(), execution_number: 1, queued_at: ordered_at }
+    }
+
+    /// What a shadow desires, known by a number of its content. The name is no legal job id.
+    pub fn of_shadow(name: &str, desired: u64) -> Self {
+        Self { job_id: format!("{SHADOW}{name})"), execution_number: 1, queued_at: desired }
+    }
+
+    /// The shadow whose wish this is.
+    pub fn shadow(&self) -> Option<&str> {
+        self.job_id.strip_prefix(SHADOW)?.strip_suffix(')')
     }
 
     pub fn is_local(&self) -> bool {

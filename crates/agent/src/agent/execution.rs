@@ -135,6 +135,9 @@ impl Agent {
             ended => {
                 if let (Ended::Outcome(outcome), Some(host)) = (ended, self.worker.idle()) {
                     Held::new(None).log_end(&outcome);
+                    if let Some(entry) = host.entry() {
+                        self.shadows.ended(&entry.execution, &outcome);
+                    }
                     host.settled();
                 }
                 self.held = None;
@@ -174,6 +177,11 @@ impl Agent {
 
     pub(super) async fn withdrawn(&mut self, withdrawal: &Withdrawal) {
         tracing::warn!(?withdrawal, "the execution was withdrawn");
+        // It was still waiting for what was ordered on the device itself.
+        if self.held.as_ref().is_some_and(|held| held.key.is_none()) {
+            self.offered = None;
+            return;
+        }
         if let Some(halt) = self.worker.halt() {
             halt.cancel();
         } else if let Some(host) = self.worker.idle() {
@@ -196,6 +204,7 @@ impl Agent {
             host.settled();
         }
         self.meter.job_ended();
+        self.shadows.job_ended();
     }
 
     /// The cloud has nothing for us: what was interrupted before anything changed was withdrawn meanwhile.

@@ -16,27 +16,52 @@ pub(super) type Files = (BTreeMap<String, Checked<FileTarget>>, Vec<ConfigFile>)
 pub(super) fn configs(tables: Vec<Table<'_>>) -> Result<Files, ConfigError> {
     let (mut places, mut rules): Files = Files::default();
     for mut table in tables {
-        let target = file(&mut table, "reload_command", "reload_timeout_seconds")?;
-        let format = format(&mut table, &target.file)?;
+        let described = describe(&mut table)?;
+        let target = &described.place.target;
         let named = table.string("name", "a name")?;
         let own = target.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = named.unwrap_or(own);
         if !ConfigFile::is_name(&name) {
             return Err(table.unusable("name", format!("found {name:?}, expected {}", ConfigFile::NAME)));
         }
+        rules.push(described.place(table, name, &mut places)?);
+    }
+    Ok((places, rules))
+}
+
+/// A file, as its table describes it.
+pub(super) struct Described {
+    pub place: Checked<FileTarget>,
+    format: Format,
+    schema: Option<PathBuf>,
+}
+
+pub(super) fn describe(table: &mut Table<'_>) -> Result<Described, ConfigError> {
+    let target = file(table, "reload_command", "reload_timeout_seconds")?;
+    let format = format(table, &target.file)?;
+    let schema = schema(table)?;
+    Ok(Described { place: Checked { target, health: health(table)? }, format, schema })
+}
+
+impl Described {
+    /// Among the places of the device; each has a name and a file of its own.
+    pub(super) fn place(
+        self,
+        table: Table<'_>,
+        name: String,
+        places: &mut BTreeMap<String, Checked<FileTarget>>,
+    ) -> Result<ConfigFile, ConfigError> {
+        let Self { place, format, schema } = self;
         if places.contains_key(&name) {
             return Err(table.again("name", &name));
         }
-        if places.values().any(|other| other.target.file == target.file) {
-            return Err(table.again("file", &target.file.to_string_lossy()));
+        if places.values().any(|other| other.target.file == place.target.file) {
+            return Err(table.again("file", &place.target.file.to_string_lossy()));
         }
-        let schema = schema(&mut table)?;
-        let health = health(&mut table)?;
         table.finish()?;
-        rules.push(ConfigFile { name: name.clone(), format, schema });
-        places.insert(name, Checked { target, health });
+        places.insert(name.clone(), place);
+        Ok(ConfigFile { name, format, schema })
     }
-    Ok((places, rules))
 }
 
 fn format(table: &mut Table<'_>, file: &std::path::Path) -> Result<Format, ConfigError> {

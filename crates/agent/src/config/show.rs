@@ -11,7 +11,7 @@ use dispatcher::policy::Policy;
 
 use super::boot::show_slots;
 use super::swupdate::show_swupdate;
-use super::{LogFormat, Settings};
+use super::{LogFormat, Settings, ShadowFile, Version};
 
 impl Display for Settings {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -65,6 +65,7 @@ impl Display for Settings {
         for config in &self.configs {
             self.config(f, config)?;
         }
+        self.shadows(f)?;
         writeln!(f, "\n[reboot]")?;
         command(f, "command", &self.host.reboot.command, "command_timeout_seconds")?;
         path(f, "boot_id_file", &self.host.reboot.boot_id_file)?;
@@ -96,9 +97,50 @@ impl Display for Settings {
 }
 
 impl Settings {
+    fn shadows(&self, f: &mut Formatter<'_>) -> Result {
+        let shadows = &self.shadows;
+        for ShadowFile { shadow, file } in &shadows.files {
+            if self.configs.contains(file) {
+                writeln!(f, "\n[[shadow]]")?;
+                text(f, "name", shadow)?;
+                text(f, "config", &file.name)?;
+            } else {
+                self.file(f, "shadow", file)?;
+            }
+        }
+        writeln!(f, "\n[shadows]\nreport = {}", shadows.report.is_some())?;
+        if let Some(report) = &shadows.report {
+            seconds(f, "report_interval_seconds", report.interval)?;
+            let without: Vec<_> = report.without.iter().map(|member| member.name()).collect();
+            writeln!(f, "report_without = {without:?}")?;
+        }
+        text(f, "report_package", shadows.report_package.name())?;
+        match &shadows.firmware_package {
+            Some(name) => text(f, "firmware_package", name)?,
+            None => writeln!(f, "# firmware_package: none")?,
+        }
+        for package in &shadows.packages {
+            writeln!(f, "\n[[shadows.packages]]")?;
+            text(f, "name", &package.name)?;
+            match &package.version {
+                Version::Of(version) => text(f, "version", version)?,
+                Version::In(file) => path(f, "version_file", file)?,
+                Version::Agent => writeln!(f, "# version: the agent's own")?,
+            }
+            let pair = |(name, value): (&String, &String)| format!("{name:?} = {value:?}");
+            let attributes: Vec<_> = package.attributes.iter().map(pair).collect();
+            writeln!(f, "attributes = {{ {} }}", attributes.join(", "))?;
+        }
+        Ok(())
+    }
+
     fn config(&self, f: &mut Formatter<'_>, config: &ConfigFile) -> Result {
+        self.file(f, "config", config)
+    }
+
+    fn file(&self, f: &mut Formatter<'_>, table: &str, config: &ConfigFile) -> Result {
         let Some(Checked { target, health }) = self.host.configs.get(&config.name) else { return Ok(()) };
-        writeln!(f, "\n[[config]]")?;
+        writeln!(f, "\n[[{table}]]")?;
         text(f, "name", &config.name)?;
         file(f, target, "reload_command", "reload_timeout_seconds")?;
         text(f, "format", config.format.name())?;

@@ -42,6 +42,8 @@ fn the_example_documents_the_defaults() {
     let mut all = all;
     all.host.firmware = None;
     all.configs.clear();
+    assert_eq!(all.shadows.files.len(), 1);
+    all.shadows = Default::default();
     all.host.configs.clear();
     assert_eq!((all.policy.windows.len(), all.host.hook.is_some()), (2, true));
     all.policy = Policy::default();
@@ -375,4 +377,57 @@ fn a_schema_counts_from_the_file_too() {
 fn without_the_feature_a_schema_is_refused() {
     let found = message(&format!("{MINIMAL}[config]\nfile = \"c.json\"\nschema = \"c.schema.json\""));
     assert_eq!(found, ": [config] schema: this fleethand was built without the feature json-schema");
+}
+
+#[test]
+fn shadows_are_files_of_their_own_or_those_that_jobs_change_too() {
+    let of = |more: &str| load(&format!("{MINIMAL}\n{more}"));
+    let config = "[[config]]\nname = \"net\"\nfile = \"net.toml\"\n";
+    let settings = of(&format!(
+        "{config}[[shadow]]\nname = \"sensors\"\nfile = \"s.json\"\n[[shadow]]\nname = \"n\"\nconfig = \"net\"\n\
+         [shadows]\nreport = true\nreport_without = [\"job\"]\nreport_package = \"after_job\"\n\
+         firmware_package = \"fw\"\n[[shadows.packages]]\nname = \"fleethand\"\n\
+         [[shadows.packages]]\nname = \"m\"\nversion = \"1\"\nattributes = {{ a = \"b\" }}\n"
+    ));
+    let settings = settings.unwrap();
+    let files: Vec<_> =
+        settings.shadows.files.iter().map(|file| (file.shadow.as_str(), file.file.name.as_str())).collect();
+    assert_eq!(files, [("sensors", "sensors"), ("n", "net")]);
+    // What is a shadow's alone is no file of jobs.
+    assert_eq!(settings.configs.len(), 1);
+    assert_eq!(settings.host.configs.len(), 2);
+    assert_eq!(settings.shadow_filters().len(), 5 + 5 + 3 + 3);
+    assert!(of("[shadows]\nreport_package = \"after_job\"\n").unwrap().shadow_filters().is_empty());
+    let again = of(&settings
+        .to_string()
+        .split("[[config]]")
+        .nth(1)
+        .map(|rest| {
+            let end = rest.find("\n[reboot]").unwrap();
+            format!("[[config]]{}", &rest[..end])
+        })
+        .unwrap())
+    .unwrap();
+    assert_eq!(again.shadows.files, settings.shadows.files);
+    assert_eq!(again.shadows.report, settings.shadows.report);
+    assert_eq!(again.shadows.packages, settings.shadows.packages);
+
+    let wrong = |more: &str| of(more).unwrap_err().to_string();
+    for (more, expected) in [
+        ("[[shadow]]\nname = \"a.b\"\nfile = \"x.json\"\n", "1 to 64"),
+        ("[[shadow]]\nname = \"$package\"\nfile = \"x.json\"\n", "not $package"),
+        ("[[shadow]]\nname = \"a\"\n", "file: not set"),
+        ("[[shadow]]\nname = \"a\"\nconfig = \"b\"\n", "no [[config]] of that name"),
+        ("[shadows]\nreport_without = [\"weather\"]\n", "freeSpacePercent"),
+        ("[shadows]\nreport_package = \"daily\"\n", "after_job"),
+        ("[[shadows.packages]]\nname = \"m\"\n", "version_file"),
+    ] {
+        let found = wrong(more);
+        assert!(found.contains(expected), "{more}: {found}");
+    }
+    let both = format!("{config}[[shadow]]\nname = \"a\"\nfile = \"net.toml\"\n");
+    assert!(wrong(&both).contains("with `config` instead"));
+    let many: String =
+        (0..8).map(|n| format!("[[shadow]]\nname = \"s{n}\"\nfile = \"{n}.json\"\n")).collect();
+    assert!(wrong(&many).contains("7"));
 }

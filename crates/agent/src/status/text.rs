@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Certificate, Connection, Execution, LastMonth, Metered, Outcome, State, Status};
+use super::{Certificate, Connection, Execution, LastMonth, Metered, Outcome, Shadow, State, Status};
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -25,10 +25,26 @@ impl Display for Status {
         if let Some(meter) = &self.meter {
             writeln!(f, "meter        {meter}")?;
         }
+        for (n, shadow) in self.shadows.iter().enumerate() {
+            writeln!(f, "{:<12} {shadow}", if n == 0 { "shadows" } else { "" })?;
+        }
         for (n, outcome) in self.outcomes.iter().enumerate() {
             writeln!(f, "{:<12} {outcome}", if n == 0 { "outcomes" } else { "" })?;
         }
         Ok(())
+    }
+}
+
+impl Display for Shadow {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let name = self.name.as_deref().unwrap_or("the classic one");
+        match (self.version, &self.refused) {
+            (None, _) => write!(f, "{name}: not known yet"),
+            (Some(version), Some(refused)) => {
+                write!(f, "{name} (version {version}): REFUSED: {}: {}", refused.reason, refused.message)
+            }
+            (Some(version), None) => write!(f, "{name} (version {version})"),
+        }
     }
 }
 
