@@ -10,7 +10,7 @@ use crate::support::Device;
 use crate::support::cloud::Cloud;
 
 /// What the agent has of its own. All else is the helper's.
-const AGENTS: [&str; 3] = ["history.json", "meter.json", "refused.json"];
+const AGENTS: [&str; 4] = ["history.json", "meter.json", "refused.json", "shadows.json"];
 
 pub struct Divided<S>(pub S);
 
@@ -26,6 +26,22 @@ impl<S: Scenario> Scenario for Divided<S> {
 
     fn document(&self) -> Value {
         self.0.document()
+    }
+
+    fn order(&self, cloud: &Cloud, job: &str) {
+        self.0.order(cloud, job);
+    }
+
+    fn is_over(&self, cloud: &Cloud, job: &str) -> bool {
+        self.0.is_over(cloud, job)
+    }
+
+    fn wrongs_of_the_cloud(&self, cloud: &Cloud, job: &str, after: u64) -> Vec<String> {
+        self.0.wrongs_of_the_cloud(cloud, job, after)
+    }
+
+    fn forget(&self, cloud: &Cloud, job: &str) {
+        self.0.forget(cloud, job);
     }
 
     fn cloud(&self) -> Cloud {

@@ -18,6 +18,7 @@ mod slots;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
+mod wish;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -29,13 +30,13 @@ use divided::Divided;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use operation::{Operation, Scenario, Standing};
-use serde_json::{Value, json};
 use slots::Slots;
+use support::Device;
 use support::cloud::Cloud;
 use support::helper::Helper;
 use support::slots::System;
-use support::{Device, Operator, THING};
 use trace::{Struck, Tally, Traced};
+use wish::Wish;
 use writer::Writer;
 
 /// `all` by `scripts/crash-sweep`; or how many calls to go on by.
@@ -92,6 +93,7 @@ struct Job {
 impl<'a> Sweep<'a> {
     fn new(operation: &'a dyn Scenario, who: Who, blow: Blow, cloud: &'a Cloud) -> Result<Self, String> {
         let mut device = Device::create(cloud);
+        device.meters.differ("what an agent had counted when it was struck is gone");
         let path = device.path("disk");
         let disk = match blow {
             Blow::Kill => {
@@ -119,7 +121,7 @@ impl<'a> Sweep<'a> {
             let _ = std::fs::remove_file(self.device.path(name));
         }
         self.disk.sync();
-        self.cloud.create_job(&job, &self.operation.document());
+        self.operation.order(self.cloud, &job);
         let deadline = Instant::now() + PATIENCE;
         let mut tally = Tally { calls: Vec::new(), at };
         let mut struck = None;
@@ -148,7 +150,7 @@ impl<'a> Sweep<'a> {
         }
         self.helper = None;
         let mut wrongs = self.operation.wrongs(&self.device, self.disk.path(), &standing);
-        wrongs.extend(self.wrongs_of_the_cloud(&job, after));
+        wrongs.extend(self.operation.wrongs_of_the_cloud(self.cloud, &job, after));
         if let Some(Struck { orphans: 1.. }) = struck {
             wrongs.push("a command began although the agent that ordered it was dead".to_owned());
         }
@@ -156,7 +158,7 @@ impl<'a> Sweep<'a> {
             wrongs.push(format!("{standing:?}"));
             wrongs.push(self.device.log());
         }
-        self.cloud.done("DeleteJob", json!({"jobId": job, "force": "true"}), Value::Null);
+        self.operation.forget(self.cloud, &job);
         let struck = struck.and_then(|_| tally.calls.last().cloned());
         Job { struck, calls: tally.calls, wrongs }
     }
@@ -255,28 +257,7 @@ impl<'a> Sweep<'a> {
 
     /// The cloud knows the end, and the device knows that it does.
     fn settled(&self, job: &str) -> bool {
-        !self.disk.path().join("state/journal.json").exists()
-            && !["QUEUED", "IN_PROGRESS"].contains(&self.cloud.execution(job)["status"].as_str().unwrap())
-    }
-
-    fn wrongs_of_the_cloud(&self, job: &str, mut after: u64) -> Vec<String> {
-        let execution = self.cloud.execution(job);
-        let found = (
-            execution["status"].as_str().unwrap_or_default(),
-            execution["statusDetails"]["detailsMap"]["reason"].as_str().unwrap_or_default(),
-        );
-        let mut wrongs = Vec::new();
-        if found != self.operation.outcome() {
-            wrongs.push(format!("the job ended as {found:?} instead of {:?}", self.operation.outcome()));
-        }
-        let ends = self.cloud.messages(&mut after);
-        let topic = format!("$aws/events/jobExecution/{job}/");
-        let ends: Vec<_> =
-            ends.iter().filter_map(|message| message["topic"].as_str()?.strip_prefix(&topic)).collect();
-        if ends != [found.0.to_lowercase()] {
-            wrongs.push(format!("the cloud announced these ends of {THING}'s execution: {ends:?}"));
-        }
-        wrongs
+        !self.disk.path().join("state/journal.json").exists() && self.operation.is_over(self.cloud, job)
     }
 }
 
@@ -366,6 +347,21 @@ fn update_firmware_whose_command_fails() {
 #[test]
 fn update_config() {
     sweep(&Operation::Config);
+}
+
+#[test]
+fn a_wish_of_a_shadow() {
+    sweep(&Wish::Granted);
+}
+
+#[test]
+fn a_wish_of_a_shadow_whose_command_fails() {
+    sweep(&Wish::Refused);
+}
+
+#[test]
+fn two_processes_and_a_wish_of_a_shadow() {
+    sweep_of_both_if_asked(Wish::Granted);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::cloud::Cloud;
-use crate::support::{Device, Operator, cloud_with_bucket, firmware_document, sha256};
+use crate::support::{Device, Operator, THING, cloud_with_bucket, firmware_document, sha256};
 
 /// A job, and the device that it is for.
 pub trait Scenario: Sync {
@@ -16,6 +16,38 @@ pub trait Scenario: Sync {
         1
     }
     fn document(&self) -> Value;
+    /// What is done at every point is asked for.
+    fn order(&self, cloud: &Cloud, job: &str) {
+        cloud.create_job(job, &self.document());
+    }
+    /// The cloud knows the end.
+    fn is_over(&self, cloud: &Cloud, job: &str) -> bool {
+        !["QUEUED", "IN_PROGRESS"].contains(&cloud.execution(job)["status"].as_str().unwrap())
+    }
+    /// What the cloud has been told that is not so; `after` is the last message before the order.
+    fn wrongs_of_the_cloud(&self, cloud: &Cloud, job: &str, mut after: u64) -> Vec<String> {
+        let execution = cloud.execution(job);
+        let found = (
+            execution["status"].as_str().unwrap_or_default(),
+            execution["statusDetails"]["detailsMap"]["reason"].as_str().unwrap_or_default(),
+        );
+        let mut wrongs = Vec::new();
+        if found != self.outcome() {
+            wrongs.push(format!("the job ended as {found:?} instead of {:?}", self.outcome()));
+        }
+        let ends = cloud.messages(&mut after);
+        let topic = format!("$aws/events/jobExecution/{job}/");
+        let ends: Vec<_> =
+            ends.iter().filter_map(|message| message["topic"].as_str()?.strip_prefix(&topic)).collect();
+        if ends != [found.0.to_lowercase()] {
+            wrongs.push(format!("the cloud announced these ends of {THING}'s execution: {ends:?}"));
+        }
+        wrongs
+    }
+    /// The cloud has nothing of it any more.
+    fn forget(&self, cloud: &Cloud, job: &str) {
+        cloud.done("DeleteJob", json!({"jobId": job, "force": "true"}), Value::Null);
+    }
     fn cloud(&self) -> Cloud;
     /// Once for all points. `disk` is where the device keeps what it must not lose.
     fn configure(&self, device: &mut Device, disk: &Path);
