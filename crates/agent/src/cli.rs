@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
 use crate::lock::lock;
-use crate::{agent, doctor, dry_run, helper, install, logging, setup, status};
+use crate::{agent, doctor, dry_run, helper, install, logging, setup, shadow_command, status};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
 const EXIT_CONFIG: u8 = 78;
@@ -75,6 +75,14 @@ enum Command {
         options: status::Options,
         #[command(flatten)]
         config: Config,
+    },
+    /// Show what this device's shadows desire, and what is reported.
+    Shadow {
+        #[command(subcommand)]
+        order: shadow_command::Order,
+        /// The configuration file.
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE, global = true)]
+        config: PathBuf,
     },
     /// Say what is wrong with this device and its connection, and what to do. Changes nothing.
     ///
@@ -156,6 +164,7 @@ impl Command {
             }
             Self::Setup { order, config } => finish(setup::run(order, &config.config)),
             Self::Status { options, config } => status::run(&options, &config.config),
+            Self::Shadow { order, config } => shadow_command::run(&order, &config),
             Self::Doctor { config, json } => finish(doctor::run(&config.config, json)),
             Self::Install { order, config } => {
                 let settings = Settings::load(&config.config)?;

@@ -26,6 +26,7 @@ mod report; // an outcome in AWS's terms
 mod route; // which way to the cloud worked last
 mod seeing; // all through which somebody sees the agent
 mod setup; // from the cloud's files to a service that runs
+mod shadow_command; // `fleethand shadow`
 mod shadows; // what the device should be, and what it says that it is
 mod status; // `fleethand status`, and who answers it
 mod view; // what there is to see of all that

@@ -8,7 +8,7 @@ use meter::{Month, Tally};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use client::{Options, ask, run};
+pub use client::{Options, ask, run, socket};
 pub use server::{Wanted, serve};
 
 /// Raised when the meaning of a member changes. Members are added without it.

@@ -388,5 +388,33 @@ fn the_status_shows_what_the_agent_knows_of_its_shadows() {
     assert!(status["version"].as_u64().unwrap() >= 2);
     let text = String::from_utf8(device.fleethand(&["status"]).stdout).unwrap();
     assert!(text.contains("shadows      sensors (version "), "{text}");
+
+    let said = |arguments: &[&str]| {
+        let asked = device.fleethand(&[&["shadow"], arguments].concat());
+        (
+            asked.status.code(),
+            String::from_utf8(asked.stdout).unwrap() + &String::from_utf8(asked.stderr).unwrap(),
+        )
+    };
+    let (code, text) = said(&["get", SENSORS]);
+    assert!(code == Some(0) && text.contains("in force\n  desired   {\"a\":1}\n"), "{text}");
+    let (_, text) = said(&["get", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["reported"], json!({"a": 1}));
+    let (code, text) = said(&["get", "lamp"]);
+    assert!(code == Some(1) && text.contains("it has: sensors"), "{text}");
+    let (code, text) = said(&["set-desired", SENSORS, r#"{"a": null, "b": 2}"#, "--api", cloud.api()]);
+    assert!(code == Some(0) && text.starts_with("sensors: version "), "{text}");
+    shadow.until_it_is(json!({"b": 2}));
+    let (code, text) = said(&["set-desired", SENSORS, "{", "--api", cloud.api()]);
+    assert!(code == Some(1) && text.contains("not JSON"), "{text}");
+
+    let mut watching = device.command(&["shadow", "watch", SENSORS, "--json"]).spawn().unwrap();
+    let lines = || device.log().lines().filter(|line| line.starts_with("{\"desired\"")).count();
+    until("the first line", || (lines() == 1).then_some(()));
+    shadow.desire(json!({"b": 3}));
+    until("another line", || (lines() > 1).then_some(()));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    shadow.until_it_is(json!({"b": 3}));
     in_step(&cloud, &device);
 }

@@ -31,6 +31,60 @@ fn topics(messages: &[Value]) -> Vec<&str> {
     messages.iter().map(|message| message["topic"].as_str().unwrap()).collect()
 }
 
+/// A shadow's codes are numbers, and its answers are answers although everybody hears them.
+#[test]
+fn shadows_are_refused_and_not_answered_like_jobs() {
+    let cloud = cloud();
+    let mut seen = 0;
+    let get = "$aws/things/edge-01/shadow/name/n/get";
+    let ask = |token: &str| cloud.publish("edge-01", get, json!({"clientToken": token}));
+    let named = json!({"thingName": "edge-01", "name": "n"});
+    cloud.done("UpdateThingShadow", named.clone(), json!({"state": {"reported": {"a": 1}}}));
+    cloud.messages(&mut seen);
+
+    fault(&cloud, json!({"fault": "throttle", "topic": "$aws/things/+/shadow/#"}));
+    fault(&cloud, json!({"fault": "reject", "code": "409", "topic": "$aws/things/+/shadow/#"}));
+    ["throttled", "in conflict"].into_iter().for_each(ask);
+    fault(&cloud, json!({"fault": "drop", "thing": "edge-01"}));
+    ["dropped", "answered"].into_iter().for_each(ask);
+    let messages = cloud.messages(&mut seen);
+    assert_eq!(topics(&messages)[..2], [format!("{get}/rejected"), format!("{get}/rejected")]);
+    let refused = |at: usize| {
+        let payload = &messages[at]["payload"];
+        (payload["code"].as_u64().unwrap(), payload["clientToken"].as_str().unwrap())
+    };
+    assert_eq!((refused(0), refused(1)), ((429, "throttled"), (409, "in conflict")));
+    assert_eq!(messages[0]["payload"]["message"], "Too Many Requests");
+    assert_eq!((messages.len(), &messages[2]["payload"]["clientToken"]), (3, &json!("answered")));
+
+    fault(&cloud, json!({"fault": "throttle", "operation": "GetThingShadow"}));
+    let throttled = cloud.control("GetThingShadow", &named, None);
+    assert_eq!((throttled.status, throttled.header("x-amzn-errortype")), (429, Some("ThrottlingException")));
+}
+
+/// What has no vector, because over MQTT it is another matter.
+#[test]
+fn shadows_over_https_know_their_methods_and_their_encoding() {
+    let cloud = cloud();
+    let path = format!("{}/things/edge-01/shadow", cloud.api());
+    let kind =
+        |answer: &support::Answer| (answer.status, answer.header("x-amzn-errortype").unwrap().to_owned());
+    let put = http("PUT", &path, &[], b"{}");
+    assert_eq!(kind(&put), (405, "MethodNotAllowedException".to_owned()));
+    let latin = http("POST", &path, &[], b"{\"state\":{\"reported\":{\"a\":\"\xe9\"}}}");
+    assert_eq!(kind(&latin), (415, "UnsupportedDocumentEncodingException".to_owned()));
+    let name = http("GET", &format!("{path}?name=a.b"), &[], b"");
+    assert_eq!(kind(&name), (400, "InvalidRequestException".to_owned()));
+    for page in ["0", "101", "x"] {
+        let list = cloud.control(
+            "ListNamedShadowsForThing",
+            &json!({"thingName": "edge-01", "pageSize": page}),
+            None,
+        );
+        assert_eq!(kind(&list), (400, "InvalidRequestException".to_owned()));
+    }
+}
+
 #[test]
 fn answers_are_dropped_duplicated_and_refused() {
     let cloud = cloud();

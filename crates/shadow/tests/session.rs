@@ -327,7 +327,14 @@ fn what_does_not_fit_is_not_sent() {
     test.silent();
     assert_eq!(test.session.deadline(), None);
     test.is(json!({"a": "y"}));
-    test.reports(json!({"a": "y"}));
+    let token = test.reports(json!({"a": "y"}));
+    let echo = json!({"reported": {"a": "y"}});
+    test.hears("update/accepted", json!({"state": echo, "version": 6, "clientToken": token}));
+    // What does not fit beside what is desired may fit beside something else.
+    test.is(json!({"a": "y".repeat(5000)}));
+    test.silent();
+    test.hears("update/accepted", json!({"state": {"desired": null}, "version": 7}));
+    test.reports(json!({"a": "y".repeat(5000)}));
 }
 
 #[test]

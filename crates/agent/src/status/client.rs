@@ -34,8 +34,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, config: &Path) -> anyhow::Result<ExitCode> {
-    let configured = || Settings::load(config).ok().and_then(|settings| settings.status_socket);
-    let socket = options.socket.clone().or_else(configured).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let socket = socket(options.socket.as_deref(), config);
     let mut stdout = io::stdout();
     let clears = options.watch && !options.json && stdout.is_terminal();
     loop {
@@ -51,6 +50,12 @@ pub fn run(options: &Options, config: &Path) -> anyhow::Result<ExitCode> {
         }
         std::thread::sleep(EVERY);
     }
+}
+
+/// The one that was named, the configuration's, or the package's.
+pub fn socket(named: Option<&Path>, config: &Path) -> PathBuf {
+    let configured = || Settings::load(config).ok().and_then(|settings| settings.status_socket);
+    named.map(Path::to_owned).or_else(configured).unwrap_or_else(|| DEFAULT_SOCKET.into())
 }
 
 /// What the agent at this socket says.

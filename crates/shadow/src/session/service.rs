@@ -79,6 +79,8 @@ impl Session {
         if answer.version != known.version.saturating_add(1) {
             return self.heard_of(now, answer.version);
         }
+        // With another document, what was refused may be taken.
+        self.refused = false;
         known.version = answer.version;
         known.is_there = true;
         match answer.state {
@@ -103,6 +105,7 @@ impl Session {
         let Some(known) = &self.known else { return };
         // After a deletion the count may have begun anew.
         if version > known.version || !known.is_there {
+            self.refused = false;
             self.ask_at.get_or_insert(now + self.settings.settle);
         } else {
             tracing::debug!(version, known = known.version, "a late message of the shadow is ignored");
