@@ -29,6 +29,7 @@ use crate::held::Held;
 use crate::history::History;
 use crate::meter::Meter;
 use crate::pace::Pace;
+use crate::publishing::Publishing;
 use crate::report;
 use crate::route::Remembered;
 use crate::seeing::Seeing;
@@ -42,6 +43,7 @@ const STOP: Duration = Duration::from_millis(4500);
 
 struct Agent {
     link: Connection,
+    publishing: Option<Publishing>,
     session: Session,
     rules: Rules,
     worker: Worker,
@@ -128,8 +130,10 @@ impl Agent {
         let (progress_sender, progress) = watch::channel(Progress::phase("starting"));
         let (fresh_sender, fresh_document) = mpsc::channel(1);
         let (connected, connection) = watch::channel(false);
+        let link = Connection::start(route.first(settings.link(tls)));
         Ok(Self {
-            link: Connection::start(route.first(settings.link(tls))),
+            publishing: Publishing::start(settings.publish.as_ref(), state_directory, link.publisher()),
+            link,
             session,
             rules: settings.rules(),
             worker: Worker::new(host, progress_sender, fresh_sender, connection),
@@ -248,10 +252,11 @@ impl Agent {
             }
             Input::StatusWanted(wanted) => {
                 self.meter.add(&self.link.take_tally());
-                let (doing, meter) = (self.doing(), self.meter.report());
+                let doing = self.doing();
+                let costs = (self.meter.report(), self.publishing.as_ref().map(Publishing::report));
                 // Who asked may have gone.
                 let (settled, shadows) = (self.history.settled(), self.shadows.shown());
-                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), settled, meter, shadows));
+                let _ = wanted.send(self.seeing.document(now, doing.as_ref(), settled, costs, shadows));
             }
             Input::Written(files) => self.shadows.have_been_written(&files),
             Input::Time => {
@@ -323,7 +328,13 @@ impl Agent {
                 self.worker.ended().await;
             }
         };
-        let (worker, tally) = tokio::join!(tokio::time::timeout(STOP, worker), self.link.stop());
+        let link = async {
+            if let Some(publishing) = self.publishing {
+                publishing.stop().await;
+            }
+            self.link.stop().await
+        };
+        let (worker, tally) = tokio::join!(tokio::time::timeout(STOP, worker), link);
         if worker.is_err() {
             tracing::warn!("stopped in the middle of something: the next start goes on");
         }

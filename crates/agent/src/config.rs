@@ -5,6 +5,7 @@ mod connection;
 mod device;
 mod files;
 mod policy;
+mod publish;
 mod seeing;
 mod shadow;
 mod show;
@@ -22,6 +23,7 @@ use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
 
 pub use self::connection::Connection;
+pub use publish::Publish;
 pub use shadow::{Member, Package, Report, ReportPackage, ShadowFile, Shadows, Version};
 pub use table::ConfigError;
 
@@ -59,6 +61,8 @@ pub struct Settings {
     /// Where `fleethand status` asks.
     pub status_socket: Option<PathBuf>,
     pub metrics: Option<MetricsSettings>,
+    /// What other programs may publish.
+    pub publish: Option<Publish>,
     pub log: Log,
 }
 
@@ -121,6 +125,7 @@ impl Settings {
         operation.finish()?;
         let status_socket = seeing::status(top.table("status")?)?;
         let metrics = seeing::metrics(top.table("metrics")?)?;
+        let publish = publish::publish(top.optional_table("publish")?, &connection.thing_name)?;
         let log = log(top.table("log")?)?;
         top.finish()?;
         Ok(Self {
@@ -138,6 +143,7 @@ impl Settings {
             operation_timeout: operation_timeout.unwrap_or(Duration::from_secs(DAY)),
             status_socket,
             metrics,
+            publish,
             log,
         })
     }

@@ -21,6 +21,7 @@ mod meter; // what it costs, month by month
 mod metrics; // a file for Prometheus
 mod notify; // what systemd is told
 mod pace; // how often progress may be reported
+mod publishing; // readings of other programs, until the cloud has them
 mod rate; // how fast it goes
 mod report; // an outcome in AWS's terms
 mod route; // which way to the cloud worked last
@@ -28,6 +29,7 @@ mod seeing; // all through which somebody sees the agent
 mod setup; // from the cloud's files to a service that runs
 mod shadow_command; // `fleethand shadow`
 mod shadows; // what the device should be, and what it says that it is
+mod socket; // what local programs connect to
 mod status; // `fleethand status`, and who answers it
 mod view; // what there is to see of all that
 mod worker; // one operation at a time, beside the loop

@@ -16,8 +16,8 @@ use crate::metrics::{Counts, Metrics};
 use crate::notify::Notify;
 use crate::rate::Rate;
 use crate::status::{
-    About, Certificate, Connection, Execution, FORMAT, Firmware, Metered, Outcome, Shadow, State, Status,
-    Wanted, serve,
+    About, Certificate, Connection, Execution, FORMAT, Firmware, Metered, Outcome, Publishing, Shadow, State,
+    Status, Wanted, serve,
 };
 use crate::view::{self, Doing, Link, Stage};
 
@@ -129,7 +129,7 @@ impl Seeing {
         now: Instant,
         work: Option<&Doing>,
         settled: &[Settled],
-        meter: Metered,
+        (meter, publishing): (Metered, Option<Publishing>),
         shadows: Vec<Shadow>,
     ) -> String {
         let status = Status {
@@ -147,6 +147,7 @@ impl Seeing {
             certificate: self.certificate.map(|validity| certificate(&validity, SystemTime::now())),
             meter: Some(meter),
             shadows,
+            publishing,
         };
         serde_json::to_string(&status).unwrap_or_default()
     }

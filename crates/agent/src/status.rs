@@ -28,6 +28,9 @@ pub struct Status {
     /// Absent in what agents before 0.2 say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<Metered>,
+    /// Absent where nobody but the agent publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publishing: Option<Publishing>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadows: Vec<Shadow>,
 }
@@ -158,4 +161,18 @@ pub struct Metered {
 pub struct LastMonth {
     pub month: Month,
     pub units: u64,
+}
+
+/// What other programs publish through the agent, since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Publishing {
+    /// Taken, and lines that were not.
+    pub readings: u64,
+    pub refused: u64,
+    /// Delivered.
+    pub batches: u64,
+    pub lost_batches: u64,
+    /// Of files.
+    pub waiting_bytes: u64,
 }

@@ -11,13 +11,15 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 use support::cloud::Cloud;
-use support::{Device, Ended, Operator, cloud_with_bucket, exists, firmware_document, sha256};
+use support::{Device, Ended, Operator, cloud_with_bucket, exists, firmware_document, sha256, until};
 
 /// A small file system in the memory, mounted over one of a device's folders.
 struct Disk {
@@ -177,7 +179,7 @@ fn a_disk_that_fills_up_in_the_middle_of_a_download() {
     cloud.fault(json!({"fault": "object-slow", "bytes": 2_000_000}));
     device.start();
     cloud.create_job("fw", &firmware("1", &new));
-    support::until("bytes", || exists(&disk.path().join("firmware.bin.staged")).then_some(()));
+    until("bytes", || exists(&disk.path().join("firmware.bin.staged")).then_some(()));
     disk.fill();
     cloud.outcome("fw").is("FAILED", "no-space");
     assert_eq!(disk.names(), ["filler"]);
@@ -281,4 +283,36 @@ fn a_state_folder_that_fills_up_in_the_middle_of_an_installation() {
     disk.empty();
     cloud.run("again", &firmware("2", b"new")).is("SUCCEEDED", "installed");
     assert_eq!(device.read("firmware.bin"), b"new");
+}
+
+/// Readings of other programs are the first that a full disk costs.
+#[test]
+fn a_disk_full_of_readings_has_room_for_a_job() {
+    let Some(disk) = Disk::mount("3m") else { return };
+    let cloud = cloud_with_bucket(&[]);
+    let mut device = device(&cloud, None, Some(&disk));
+    let socket = device.path("publish.sock");
+    device.configure("publish", &format!("socket = {socket:?}\ntopic_prefix = [\"dt/\"]"));
+    device.configure("connection", "reconnect_max_seconds = 1");
+    cloud.fault(json!({"fault": "refuse", "thing": support::THING, "count": 0}));
+    device.start();
+    let mut program = until("the socket", || UnixStream::connect(&socket).ok());
+    let mut answers = BufReader::new(program.try_clone().unwrap()).lines();
+    let line = json!({"topic": "dt/x", "payload": "x".repeat(4000)}).to_string() + "\n";
+    let mut publish = |times| {
+        for _ in 0..times {
+            program.write_all(line.as_bytes()).unwrap();
+            assert_eq!(answers.next().unwrap().unwrap(), r#"{"ok":true}"#);
+        }
+    };
+    publish(100);
+    let alive = Alive::new(&device);
+    publish(900);
+    let space = statvfs(disk.path()).unwrap();
+    let free = space.blocks_available() * space.fragment_size();
+    assert!((1 << 20..2 << 20).contains(&free), "{free} bytes are free");
+    assert!(device.log().contains("the oldest are lost"), "{}", device.log());
+    cloud.admin("DELETE", "faults", None);
+    cloud.run("job", &config(1)).is("SUCCEEDED", "configured");
+    alive.still(&device);
 }

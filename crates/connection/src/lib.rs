@@ -3,6 +3,7 @@
 //! [`Connection::start`] spawns one task that connects, subscribes, keeps the link alive and comes back after every
 //! loss, for ever; what happens is told through [`Connection::next`].
 
+mod acknowledged;
 mod backoff;
 mod calendar;
 mod cause;
@@ -20,7 +21,6 @@ pub mod tls;
 mod validity;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use acknowledged::Publisher;
 pub use calendar::utc;
 pub use cause::{DisconnectCause, Step};
 pub use proxy::{HttpProxy, MalformedProxy, Proxy, ProxyError};
@@ -91,6 +92,9 @@ pub enum Event {
 pub enum Error {
     #[error("not connected")]
     NotConnected,
+    /// Of a [`Publisher`] alone: it may have arrived.
+    #[error("the connection was lost before it was acknowledged")]
+    Unacknowledged,
     #[error("{QUEUE} publishes are already waiting to be sent")]
     Busy,
     #[error("the payload has {found} bytes, AWS IoT Core takes at most {MAX_PAYLOAD}")]
@@ -106,7 +110,8 @@ pub enum Error {
 pub struct Connection {
     events: mpsc::Receiver<Event>,
     outgoing: mpsc::Sender<Outgoing>,
-    connected: Arc<AtomicBool>,
+    tracked: mpsc::Sender<acknowledged::Tracked>,
+    connected: watch::Receiver<bool>,
     route: watch::Receiver<Route>,
     turns_by: watch::Receiver<Instant>,
     metered: Metered,
@@ -125,23 +130,24 @@ impl Connection {
     pub fn start(settings: Settings) -> Self {
         let (events_in, events) = mpsc::channel(QUEUE);
         let (outgoing, outgoing_out) = mpsc::channel(QUEUE);
-        let connected = Arc::new(AtomicBool::new(false));
+        let (tracked, tracked_out) = mpsc::channel(acknowledged::QUEUE);
+        let (tell_connected, connected) = watch::channel(false);
         let (promise, turns_by) = watch::channel(Instant::now());
         let metered = Metered::default();
         let (told, route) = watch::channel(settings.route.clone());
         let link = link::Link::new(
             settings,
             events_in,
-            outgoing_out,
+            (outgoing_out, tracked_out),
             link::Told {
-                connected: Arc::clone(&connected),
+                connected: tell_connected,
                 route: told,
                 turns_by: promise,
                 metered: metered.clone(),
             },
         );
         let task = tokio::spawn(link.run());
-        Self { events, outgoing, connected, route, turns_by, metered, task }
+        Self { events, outgoing, tracked, connected, route, turns_by, metered, task }
     }
 
     /// The next thing that happened. Cancel-safe. While nobody asks, the link reads no further: memory stays bounded.
@@ -166,22 +172,19 @@ impl Connection {
     /// Hands a message to the link, QoS 0; never blocks. `Ok` means accepted, not delivered: only an answer proves that.
     pub fn publish(&self, topic: impl Into<String>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (topic, payload) = (topic.into(), payload.into());
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Error::PayloadTooLarge { found: payload.len() });
-        }
-        if topic.is_empty() || topic.len() > MAX_TOPIC {
-            return Err(Error::TopicLength { found: topic.len() });
-        }
-        if topic.contains(['+', '#', '\0']) {
-            return Err(Error::InvalidTopic { topic });
-        }
-        if !self.connected.load(Ordering::Acquire) {
+        check(&topic, &payload)?;
+        if !*self.connected.borrow() {
             return Err(Error::NotConnected);
         }
         self.outgoing.try_send(Outgoing { topic, payload }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => Error::NotConnected,
         })
+    }
+
+    /// Publishes over this link with QoS 1, and does not keep it from its own messages.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.tracked.clone(), self.connected.clone())
     }
 
     /// What was sent and received since it was asked last, as AWS meters it.
@@ -198,4 +201,18 @@ impl Connection {
         }
         self.metered.take()
     }
+}
+
+/// AWS closes the connection for what this refuses.
+fn check(topic: &str, payload: &Bytes) -> Result<(), Error> {
+    if payload.len() > MAX_PAYLOAD {
+        return Err(Error::PayloadTooLarge { found: payload.len() });
+    }
+    if topic.is_empty() || topic.len() > MAX_TOPIC {
+        return Err(Error::TopicLength { found: topic.len() });
+    }
+    if topic.contains(['+', '#', '\0']) {
+        return Err(Error::InvalidTopic { topic: topic.to_owned() });
+    }
+    Ok(())
 }

@@ -1,14 +1,12 @@
 //! The task behind a [`Connection`](crate::Connection): connect, serve, wait, again.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{Packet, PubAck, Publish};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
+use crate::acknowledged::{InFlight, Tracked};
 use crate::backoff::Backoff;
 use crate::handshake::{self, unexpected};
 use crate::metered::Metered;
@@ -24,6 +22,7 @@ pub(crate) struct Link {
     settings: Settings,
     events: mpsc::Sender<Event>,
     outgoing: mpsc::Receiver<Outgoing>,
+    tracked: mpsc::Receiver<Tracked>,
     told: Told,
     choice: Choice,
     backoff: Backoff,
@@ -32,7 +31,7 @@ pub(crate) struct Link {
 
 /// What the [`Connection`](crate::Connection) sees without asking.
 pub(crate) struct Told {
-    pub(crate) connected: Arc<AtomicBool>,
+    pub(crate) connected: watch::Sender<bool>,
     pub(crate) route: watch::Sender<Route>,
     pub(crate) turns_by: watch::Sender<Instant>,
     pub(crate) metered: Metered,
@@ -45,11 +44,11 @@ impl Link {
     pub(crate) fn new(
         settings: Settings,
         events: mpsc::Sender<Event>,
-        outgoing: mpsc::Receiver<Outgoing>,
+        (outgoing, tracked): (mpsc::Receiver<Outgoing>, mpsc::Receiver<Tracked>),
         told: Told,
     ) -> Self {
         let backoff = Backoff::new(settings.reconnect_min, settings.reconnect_max, settings.seed);
-        Self { settings, events, outgoing, told, choice: Choice::default(), backoff, short_lives: 0 }
+        Self { settings, events, outgoing, tracked, told, choice: Choice::default(), backoff, short_lives: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -87,13 +86,13 @@ impl Link {
         };
         self.choice.worked();
         let born = Instant::now();
-        self.told.connected.store(true, Ordering::Release);
+        self.told.connected.send_replace(true);
         let ended = self.serve(&mut session).await;
-        self.told.connected.store(false, Ordering::Release);
+        self.told.connected.send_replace(false);
         match ended {
             Ok(cause) => {
                 // What was handed over for the old link is asked again on the next one, by whoever wants its answer.
-                while self.outgoing.try_recv().is_ok() {}
+                while self.outgoing.try_recv().is_ok() || self.tracked.try_recv().is_ok() {}
                 Ok(self.judge(cause, born.elapsed() >= self.settings.stable_after))
             }
             Err(Stopped) => {
@@ -105,6 +104,7 @@ impl Link {
 
     async fn serve(&mut self, session: &mut Session) -> Result<DisconnectCause, Stopped> {
         let mut pulse = Pulse::new(self.settings.keep_alive, Instant::now());
+        let mut in_flight = InFlight::default();
         self.events.send(Event::Connected).await.map_err(|_| Stopped)?;
         loop {
             let (due, beat) = pulse.next();
@@ -112,9 +112,13 @@ impl Link {
             let packet = tokio::select! {
                 () = self.events.closed() => return Err(Stopped),
                 Some(message) = self.outgoing.recv() => message.into_packet(),
+                Some(message) = self.tracked.recv(), if in_flight.has_room() => match in_flight.begin(message) {
+                    Some(packet) => packet,
+                    None => continue,
+                },
                 received = session.receive() => match received {
                     Ok(packet) => {
-                        let reply = match self.take_in(packet).await? {
+                        let reply = match self.take_in(packet, &mut in_flight).await? {
                             Ok(reply) => reply,
                             Err(cause) => return Ok(cause),
                         };
@@ -143,11 +147,16 @@ impl Link {
     }
 
     /// Tells the listener about a packet; what is to be answered, if anything.
-    async fn take_in(&self, packet: Packet) -> Result<Result<Option<Packet>, DisconnectCause>, Stopped> {
+    async fn take_in(
+        &self,
+        packet: Packet,
+        in_flight: &mut InFlight,
+    ) -> Result<Result<Option<Packet>, DisconnectCause>, Stopped> {
         let publish = match packet {
             Packet::Publish(publish) => publish,
             Packet::PingResp => return Ok(Ok(None)),
-            other => return Ok(Err(unexpected(&other, "PUBLISH or PINGRESP"))),
+            Packet::PubAck(ack) if in_flight.acknowledged(ack.pkid) => return Ok(Ok(None)),
+            other => return Ok(Err(unexpected(&other, "PUBLISH, PUBACK or PINGRESP"))),
         };
         let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else {
             return Ok(Err(DisconnectCause::Protocol("a topic is not UTF-8".into())));

@@ -41,7 +41,10 @@ impl Session {
     pub(crate) async fn receive(&mut self) -> Result<Packet, DisconnectCause> {
         match self.stream.next().await {
             Some(Ok(packet)) => {
-                if let Some((class, bytes)) = cost(&packet) {
+                // The service's own acknowledgements are free.
+                if let Some((class, bytes)) =
+                    cost(&packet).filter(|(class, _)| *class != Class::Acknowledgement)
+                {
                     self.metered.count(class, Direction::Received, bytes);
                 }
                 Ok(packet)

@@ -17,11 +17,13 @@ pub enum Class {
     JobsUpdate,
     Shadow,
     Provisioning,
+    /// Not AWS's own: what other programs publish through the agent.
+    Publish,
     Other,
 }
 
 impl Class {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::Subscribe,
         Self::Acknowledgement,
@@ -30,6 +32,7 @@ impl Class {
         Self::JobsUpdate,
         Self::Shadow,
         Self::Provisioning,
+        Self::Publish,
         Self::Other,
     ];
 
@@ -50,6 +53,7 @@ impl Class {
                 }
             }
             (Some("$aws"), Some("certificates" | "provisioning-templates")) => Self::Provisioning,
+            (Some(level), _) if !level.is_empty() && !level.starts_with('$') => Self::Publish,
             _ => Self::Other,
         }
     }
@@ -64,6 +68,7 @@ impl Class {
             Self::JobsUpdate => "jobs-update",
             Self::Shadow => "shadow",
             Self::Provisioning => "provisioning",
+            Self::Publish => "publish",
             Self::Other => "other",
         }
     }
@@ -95,7 +100,9 @@ mod tests {
             ("$aws/provisioning-templates/t/provision/json/accepted", Class::Provisioning),
             ("$aws/things/edge/tunnels/notify", Class::Other),
             ("$aws/things", Class::Other),
-            ("jobs/notify", Class::Other),
+            ("$SYS/broker", Class::Other),
+            ("jobs/notify", Class::Publish),
+            ("dt/$aws/things", Class::Publish),
             ("", Class::Other),
         ];
         for (topic, expected) in cases {

@@ -9,6 +9,8 @@ use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
 use dispatcher::ConfigFile;
 use dispatcher::policy::Policy;
 
+use ::publish::Encoding;
+
 use super::boot::show_slots;
 use super::swupdate::show_swupdate;
 use super::{LogFormat, Settings, ShadowFile, Version};
@@ -169,9 +171,24 @@ impl Settings {
             Some(metrics) => {
                 writeln!(f, "\n[metrics]")?;
                 path(f, "file", &metrics.file)?;
-                seconds(f, "interval_seconds", metrics.interval)
+                seconds(f, "interval_seconds", metrics.interval)?;
             }
-            None => writeln!(f, "\n# [metrics]: not configured"),
+            None => writeln!(f, "\n# [metrics]: not configured")?,
+        }
+        let Some(publish) = &self.publish else {
+            return writeln!(f, "\n# [publish]: not configured");
+        };
+        writeln!(f, "\n[publish]")?;
+        path(f, "socket", &publish.socket)?;
+        writeln!(f, "topic_prefix = {:?}", publish.rules.prefixes)?;
+        seconds(f, "batch_seconds", publish.batch_for)?;
+        writeln!(f, "max_bytes = {}", publish.max_bytes)?;
+        match &publish.encoding {
+            Encoding::Json => writeln!(f, "gzip = false"),
+            Encoding::Gzip { suffix } => {
+                writeln!(f, "gzip = true")?;
+                text(f, "gzip_suffix", suffix)
+            }
         }
     }
 

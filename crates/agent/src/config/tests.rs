@@ -55,6 +55,8 @@ fn the_example_documents_the_defaults() {
     all.connection.proxy = Proxy::None;
     assert!(all.metrics.is_some());
     all.metrics = None;
+    assert!(all.publish.is_some());
+    all.publish = None;
     assert_eq!(all.to_string(), shown);
 }
 
@@ -75,6 +77,32 @@ fn what_is_printed_can_be_read_again() {
     let printed = load(&format!("{MINIMAL}{installer}")).unwrap().to_string();
     assert!(printed.contains("staging = \"/var/lib/fleethand/staging\""), "{printed}");
     assert_eq!(load(&printed).unwrap().to_string(), printed);
+}
+
+#[test]
+fn what_may_be_published_is_said_exactly() {
+    let publish = |lines: &str| format!("{MINIMAL}[publish]\n{lines}\n");
+    let prefixes = "topic_prefix = [\"dt/{thing_name}/\", \"alarms/\"]";
+    let settings = load(&publish(&format!("socket = \"/s\"\ngzip = true\n{prefixes}"))).unwrap();
+    let publishes = settings.publish.clone().unwrap();
+    assert_eq!(publishes.rules.prefixes, ["dt/t/", "alarms/"]);
+    assert_eq!(publishes.rules.suffix, "/gzip");
+    let printed = settings.to_string();
+    assert_eq!(load(&printed).unwrap().to_string(), printed);
+    for (lines, problem) in [
+        ("", "[publish] socket: not set"),
+        ("socket = \"/s\"", "topic_prefix: expected at least one"),
+        ("socket = \"/s\"\ntopic_prefix = [\"dt\"]", "\"dt\" does not end with a slash"),
+        ("socket = \"/s\"\ntopic_prefix = [\"$aws/\"]", "\"$aws/\" begins with `$`"),
+        (
+            "socket = \"/s\"\ntopic_prefix = [\"dt/\"]\ngzip_suffix = \"/#\"",
+            "gzip_suffix: expected something",
+        ),
+        ("socket = \"/s\"\ntopic_prefix = [\"dt/\"]\nmax_bytes = 7", "max_bytes: "),
+    ] {
+        let said = message(&publish(lines));
+        assert!(said.contains(problem), "{lines}: {said}");
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The socket: whoever connects is told the status once, and that is all. Nothing is read from anybody.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
+
+use crate::socket::listen;
 
 /// More at one time are turned away: their number times a document is the memory that they can occupy.
 const CLIENTS: usize = 4;
@@ -31,16 +32,6 @@ pub fn serve(path: Option<&Path>) -> mpsc::Receiver<Wanted> {
         }
     }
     wanted
-}
-
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    // Left by an agent that was killed: another one does not run, the state directory is locked.
-    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o660))?;
-    Ok(listener)
 }
 
 async fn accept(listener: UnixListener, ask: mpsc::Sender<Wanted>) {
@@ -76,6 +67,7 @@ async fn answer(mut stream: UnixStream, ask: mpsc::Sender<Wanted>) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream as Client;
 
     use std::io::Read;

@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Certificate, Connection, Execution, LastMonth, Metered, Outcome, Shadow, State, Status};
+use super::{
+    Certificate, Connection, Execution, LastMonth, Metered, Outcome, Publishing, Shadow, State, Status,
+};
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -24,6 +26,9 @@ impl Display for Status {
         }
         if let Some(meter) = &self.meter {
             writeln!(f, "meter        {meter}")?;
+        }
+        if let Some(publishing) = &self.publishing {
+            writeln!(f, "publishing   {publishing}")?;
         }
         for (n, shadow) in self.shadows.iter().enumerate() {
             writeln!(f, "{:<12} {shadow}", if n == 0 { "shadows" } else { "" })?;
@@ -132,6 +137,23 @@ impl Display for Metered {
     }
 }
 
+impl Display for Publishing {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { readings, refused, batches, lost_batches, waiting_bytes } = self;
+        write!(f, "{readings} readings taken, {batches} batches delivered")?;
+        if *waiting_bytes > 0 {
+            write!(f, ", {} KiB wait", waiting_bytes.div_ceil(1024))?;
+        }
+        if *refused > 0 {
+            write!(f, ", {refused} lines refused")?;
+        }
+        if *lost_batches > 0 {
+            write!(f, ", {lost_batches} batches LOST")?;
+        }
+        Ok(())
+    }
+}
+
 /// Seconds, in the two units that matter.
 struct Span(u64);
 
@@ -173,6 +195,16 @@ mod tests {
         assert_eq!(metered.to_string(), expected);
         let nothing = Metered { units: 0, lines: Tally::default(), last_month: None, ..metered };
         assert_eq!(nothing.to_string(), "0 units in 1970-01");
+    }
+
+    #[test]
+    fn of_publishing_what_is_wrong_is_said() {
+        let well = Publishing { readings: 100, batches: 25, ..Publishing::default() };
+        assert_eq!(well.to_string(), "100 readings taken, 25 batches delivered");
+        let full = Publishing { refused: 2, lost_batches: 3, waiting_bytes: 1025, ..well };
+        let expected =
+            "100 readings taken, 25 batches delivered, 2 KiB wait, 2 lines refused, 3 batches LOST";
+        assert_eq!(full.to_string(), expected);
     }
 
     #[test]

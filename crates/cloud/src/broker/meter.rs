@@ -97,6 +97,7 @@ fn class(topic: &str) -> &'static str {
         ["$aws", "things", _, "jobs", ..] => "jobs-ask",
         ["$aws", "things", _, "shadow", ..] => "shadow",
         ["$aws", "certificates" | "provisioning-templates", ..] => "provisioning",
+        [customer, ..] if !customer.is_empty() && !customer.starts_with('$') => "publish",
         _ => "other",
     }
 }
