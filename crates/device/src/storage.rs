@@ -101,5 +101,5 @@ pub(crate) fn free_space(path: &Path) -> Result<u64, DeviceError> {
     let folder = path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(folder_of(path));
     let found = nix::sys::statvfs::statvfs(folder)
         .map_err(|error| DeviceError::storage("look for space in", folder)(error.into()))?;
-    Ok(found.blocks_available() * found.fragment_size())
+    Ok(downloader::free_bytes(&found))
 }

@@ -28,7 +28,7 @@ pub use plan::{Limits, Resume, Validator};
 pub use proxy::{Proxy, ProxyError};
 pub use sink::Sink;
 pub use source_url::{SourceUrl, UrlError};
-pub use staging::Staging;
+pub use staging::{Staging, free_bytes};
 pub use verify::VerifiedArtifact;
 pub use writeback::{Hashed, Hasher, ReadBack, Writeback};
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use nix::{fcntl::OFlag, sys::statvfs::fstatvfs};
+use nix::fcntl::OFlag;
+use nix::sys::statvfs::{Statvfs, fstatvfs};
 
 use crate::{Digest, Resume, Sink, SinkError, VerifiedArtifact, VerifyError, writeback::Writeback};
 
@@ -97,13 +98,19 @@ impl Staging {
     }
 }
 
+/// How much can still be written where this is from.
+#[allow(clippy::useless_conversion, reason = "both are 32 bits wide on some processors")]
+#[must_use]
+pub fn free_bytes(space: &Statvfs) -> u64 {
+    u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size()))
+}
+
 impl Sink for Staging {
     async fn reserve(&mut self, object: &Resume) -> Result<(), SinkError> {
         let Some(total) = object.total else { return Ok(()) };
         let space =
             fstatvfs(&self.file).map_err(|e| SinkError::storage("ask for the free space", e.into()))?;
-        #[allow(clippy::useless_conversion, reason = "both are 32 bits wide on some processors")]
-        let available = u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size()));
+        let available = free_bytes(&space);
         let needed = total.saturating_sub(self.position);
         if needed > available { Err(SinkError::NoSpace { needed, available }) } else { Ok(()) }
     }

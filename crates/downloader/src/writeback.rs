@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::libc::off_t;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{Digest, SinkError, VerifyError};
@@ -319,9 +320,9 @@ impl<'a> ReadBack<'a> {
     }
 }
 
-/// Only advice: a filesystem that cannot follow it is no error.
+/// Only advice: a filesystem that cannot follow it is no error, nor is a place that 32 bits cannot name.
 fn drop_pages(file: &File, from: u64, to: u64) {
-    if let (Ok(offset), Ok(len)) = (i64::try_from(from), i64::try_from(to - from))
+    if let (Ok(offset), Ok(len)) = (off_t::try_from(from), off_t::try_from(to - from))
         && len > 0
     {
         let _ = posix_fadvise(file, offset, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);

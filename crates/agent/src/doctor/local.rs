@@ -93,7 +93,7 @@ fn state_folder(folder: &Path) -> Check {
 fn space(name: &'static str, folder: &Path) -> Check {
     let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
     let free = match nix::sys::statvfs::statvfs(there) {
-        Ok(found) => found.blocks_available() * found.fragment_size(),
+        Ok(found) => downloader::free_bytes(&found),
         Err(error) => {
             return Check::failed(name, format!("{}: {error}", there.display()), "run this as root");
         }
