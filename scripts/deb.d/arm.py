@@ -1,4 +1,4 @@
-"""The agent of another processor at the local cloud. `scripts/arm64-test` makes what this uses."""
+"""The agent of another processor at the local cloud. `scripts/arm-test` makes what this uses."""
 
 import argparse
 import subprocess
@@ -14,17 +14,23 @@ from cloud import Cloud
 from machine import wait_until
 
 THING = "edge-01"
-RUN = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"]
+# How `file` names the processor, who plays it, and where its libraries are.
+PROCESSORS = {
+    "arm64": ("aarch64", "qemu-aarch64-static", "/usr/aarch64-linux-gnu"),
+    "armhf": ("ARM, EABI5", "qemu-arm-static", "/usr/arm-linux-gnueabihf"),
+}
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="scripts/arm64-test", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/arm-test", description=__doc__)
+    parser.add_argument("processor", choices=PROCESSORS)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--binaries", type=Path, nargs=2, required=True)
     options = parser.parse_args()
     agent, binary = options.binaries
     said = subprocess.run(["file", "--brief", agent], check=True, capture_output=True, text=True).stdout
-    assert "aarch64" in said, f"{agent}: {said}"
+    name, qemu, libraries = PROCESSORS[options.processor]
+    assert name in said, f"{agent}: {said}"
     with Cloud(binary, options.work / "cloud.log", "127.0.0.1") as cloud:
         device = cloud.thing(THING, options.work / "thing")
         (device / "config.json").write_text('{"rate": 1}')
@@ -37,7 +43,7 @@ def main():
             "wrong-checksum": (firmware | {"version": "3", "checksum": "sha256:" + 64 * "0"}, ("FAILED", "checksum-mismatch")),
         }
         with (options.work / "agent.log").open("wb") as log:
-            process = subprocess.Popen([*RUN, agent, "run", "--config", device / "fleethand.toml"], stderr=log)
+            process = subprocess.Popen([qemu, "-L", libraries, agent, "run", "--config", device / "fleethand.toml"], stderr=log)
         try:
             for job, (document, expected) in jobs.items():
                 begun = time.monotonic()
