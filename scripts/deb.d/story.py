@@ -1,7 +1,10 @@
 """One device, from its package to its purge. Each step is a method; they come in the order of `steps`."""
 
+import os
 import re
 import shutil
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -89,6 +92,7 @@ class Story:
         yield self.remove
         yield self.install_again
         yield self.purge
+        yield self.try_it_at_home
 
     # What the steps are made of.
 
@@ -305,9 +309,17 @@ class Story:
         left, lost = now - self.before - BACKUPS, self.before - now
         left = {path for path in left if not path.startswith("root/maker")}
         assert not left and not {path for path in lost if not path.startswith("root/maker")}, f"left {left}, lost {lost}"
-        # That is what CI runs.
-        self.readme.under("Try it")
+
+    def try_it_at_home(self):
+        """README.md and docs/install.md on a workstation, in a fresh clone"""
+        demo, check = self.readme.under("Try it")
+        assert check in Path(".ci/run").read_text(), "CI does not run what README.md says that it does"
+        with tempfile.TemporaryDirectory(prefix="fleethand-clone-") as folder:
+            subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
+            environment = os.environ | {"CARGO_TARGET_DIR": str(Path("target").absolute())}
+            done = subprocess.run(["bash", "-euc", demo], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{demo}\n{done.stdout}{done.stderr}"
+        # That is what scripts/deb-test begins with.
+        assert self.install.under("Build the packages") == ["scripts/build-deb"]
         self.readme.assert_all_followed()
-        # That is what scripts/deb-test runs.
-        self.install.under("Build the packages")
         self.install.assert_all_followed()
