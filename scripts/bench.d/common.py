@@ -2,6 +2,7 @@
 
 import os
 import platform
+import pwd
 import shutil
 import signal
 import socket
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from service import Service
@@ -111,11 +112,22 @@ root_ca = "{pki}/ca.pem"
 
 
 @contextmanager
-def served(folder, pki):
+def helper(config, log):
+    """The second process. Nothing starts it by its socket, so it stays."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    with config.open("a") as file:
+        file.write(f'\n[helper]\nsocket = "helper.sock"\nuser = "{user}"\nstate_directory = "helper"\n')
+    with running(BINARIES / "fleethand", "helper", "--config", config, stderr=log) as process:
+        wait_until(config.with_name("helper.sock").exists, "the helper listens")
+        yield process
+
+
+@contextmanager
+def served(folder, pki, divided=False):
     """A service, and the agent connected to it; and how long that took from its start to its CONNECT."""
     service = Service(THING, pki / "ca.pem", pki / "leaf.pem", pki / "leaf.key")
     config = configured(folder, pki, service.port)
-    with (folder / "agent.log").open("wb") as log:
+    with (folder / "agent.log").open("wb") as log, helper(config, log) if divided else nullcontext():
         begun = time.monotonic()
         with agent(config, log) as process:
             connected = service.accept()
