@@ -230,7 +230,11 @@ impl Cloud {
     }
 
     /// Runs one call with the timers before it fired, and sees to its messages and rows.
-    fn with_engine<T>(&self, client: Option<&str>, call: impl FnOnce(&mut Engine, Time) -> T) -> T {
+    pub(crate) fn with_engine<T>(
+        &self,
+        client: Option<&str>,
+        call: impl FnOnce(&mut Engine, Time) -> T,
+    ) -> T {
         let mut engine = self.engine();
         let now = self.clock.now();
         engine.fire_due(now);
@@ -266,7 +270,7 @@ impl Cloud {
     }
 
     /// One message of the service on its way, unless a fault has other plans.
-    fn send(&self, client: Option<&str>, output: Output) {
+    pub(crate) fn send(&self, client: Option<&str>, output: Output) {
         let (to, is_answer, topic, payload) = match output {
             Output::Answer { to, topic, payload, .. } => (to, true, topic, payload),
             Output::Publish { topic, payload } => (None, false, topic, payload),
@@ -315,6 +319,8 @@ impl broker::Service for Cloud {
         // The policy has been asked already: on an ordinary client's own topics the two things are one.
         if let Some(thing) = thing_of(topic) {
             self.device(Some((from, client_id)), thing, topic, payload);
+        } else {
+            self.provisioning(Some(from), client_id, topic, payload);
         }
     }
 }

@@ -15,6 +15,7 @@ mod identity;
 #[path = "../../../packaging/man.rs"]
 mod man;
 mod messages;
+mod provisioning;
 mod s3;
 mod serve;
 mod shadow;

@@ -136,6 +136,14 @@ fn the_cli_has_shadows() {
 }
 
 #[test]
+fn the_device_sdk_provisions_itself_by_claim() {
+    let cloud = Cloud::start(&[]);
+    let port = cloud.ready["mqtts"].as_str().unwrap().rsplit(':').next().unwrap();
+    let ca = cloud.ready["ca"].as_str().unwrap();
+    assert_eq!(python("provision.py", &[cloud.api(), port, ca]), "ok\n");
+}
+
+#[test]
 fn signatures_are_checked_when_they_have_to_be() {
     let cloud = Cloud::start(&["--require-sigv4", "--s3-secret-key", "another"]);
     let wrong = aws(cloud.api(), &["iot", "list-things"]);

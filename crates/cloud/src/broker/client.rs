@@ -18,7 +18,7 @@ use super::outbox::Outbox;
 use super::packet::{Connect, Filter, Message, Packet, QoS, Version};
 use super::state::{Arrival, may_publish};
 use super::{ConnectionId, Embedded, Service, topic};
-use crate::identity::{Action, Principal, Rules, Subject};
+use crate::identity::{Action, Principal, Rules, Subject, provisioning};
 use crate::shadow::Topic;
 
 /// Who is at the other end, before it has said anything.
@@ -211,12 +211,12 @@ impl Client {
             codec.puback(packet_id, PublishAckReason::Success, output);
         }
         let (topic, payload) = (message.topic.clone(), message.payload.clone());
-        let jobs = topic::jobs_thing(&topic).is_some();
-        if !jobs {
+        let asked = topic::jobs_thing(&topic).is_some() || provisioning::ask(&topic).is_some();
+        if !asked {
             self.broker.state().publish(message, Some(self.id), now);
         }
         // What is asked of shadows is an ordinary message beside: whoever subscribed hears it.
-        if jobs || Topic::parse(&topic).is_some() {
+        if asked || Topic::parse(&topic).is_some() {
             self.service.published(self.id, &self.client_id, self.thing.as_deref(), &topic, &payload);
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::{Answer, Api, json_answer};
 use crate::cloud::thing_of;
 use crate::engine::Time;
 use crate::faults::Fault;
+use crate::identity::provisioning::ask;
 use crate::shadow::Topic;
 
 struct Refused(StatusCode, String);
@@ -105,6 +106,9 @@ fn publish(api: &Api, body: &Bytes) -> Result<(), Refused> {
         Some(thing) if Topic::parse(&publish.topic).is_some() => {
             api.cloud.route(&publish.topic, Bytes::from(payload.clone()));
             api.cloud.device(None, thing, &publish.topic, payload.as_bytes());
+        }
+        None if ask(&publish.topic).is_some() => {
+            api.cloud.provisioning(None, &publish.thing, &publish.topic, payload.as_bytes());
         }
         _ => api.cloud.route(&publish.topic, Bytes::from(payload)),
     }

@@ -65,6 +65,24 @@ const CONTROL: &[Route] = &[
     ("DELETE", "/things/{thingName}/principals", "DetachThingPrincipal"),
     ("GET", "/things/{thingName}/principals", "ListThingPrincipals"),
     ("GET", "/principals/things", "ListPrincipalThings"),
+    // Provisioning templates
+    ("GET", "/provisioning-templates", "ListProvisioningTemplates"),
+    ("POST", "/provisioning-templates", "CreateProvisioningTemplate"),
+    ("GET", "/provisioning-templates/{templateName}", "DescribeProvisioningTemplate"),
+    ("PATCH", "/provisioning-templates/{templateName}", "UpdateProvisioningTemplate"),
+    ("DELETE", "/provisioning-templates/{templateName}", "DeleteProvisioningTemplate"),
+    ("GET", "/provisioning-templates/{templateName}/versions", "ListProvisioningTemplateVersions"),
+    ("POST", "/provisioning-templates/{templateName}/versions", "CreateProvisioningTemplateVersion"),
+    (
+        "GET",
+        "/provisioning-templates/{templateName}/versions/{versionId}",
+        "DescribeProvisioningTemplateVersion",
+    ),
+    (
+        "DELETE",
+        "/provisioning-templates/{templateName}/versions/{versionId}",
+        "DeleteProvisioningTemplateVersion",
+    ),
     // Policies
     ("GET", "/policies", "ListPolicies"),
     ("POST", "/policies/{policyName}", "CreatePolicy"),

@@ -10,7 +10,7 @@ use super::authority::Issued;
 use super::registry::{Certificate, Registry, Status, fingerprint};
 use crate::engine::ApiError;
 
-type Answer = Result<Value, ApiError>;
+pub(super) type Answer = Result<Value, ApiError>;
 
 const CSR_MAX: usize = 4096;
 const POLICY_MAX: usize = 2048;
@@ -47,7 +47,7 @@ impl Call<'_> {
             "DetachPolicy" | "DetachPrincipalPolicy" => self.attach_policy(registry, false),
             "ListAttachedPolicies" | "ListPrincipalPolicies" => self.list_attached_policies(registry),
             "ListTargetsForPolicy" => self.list_targets(registry),
-            _ => return None,
+            _ => return self.run_on_templates(op, registry),
         })
     }
 
@@ -272,11 +272,11 @@ impl Call<'_> {
         names.map(|name| json!({ "policyName": name, "policyArn": self.policy_arn(name) })).collect()
     }
 
-    fn get(&self, member: &str) -> Option<&str> {
+    pub(super) fn get(&self, member: &str) -> Option<&str> {
         self.params.get(member).map(String::as_str).or_else(|| self.body.get(member)?.as_str())
     }
 
-    fn required(&self, member: &str) -> Result<&str, ApiError> {
+    pub(super) fn required(&self, member: &str) -> Result<&str, ApiError> {
         self.get(member)
             .filter(|value| !value.is_empty())
             .ok_or_else(|| invalid(format!("{member} is required")))
@@ -312,7 +312,7 @@ impl Call<'_> {
 }
 
 /// An object with the members of another.
-fn with(mut object: Value, more: Value) -> Value {
+pub(super) fn with(mut object: Value, more: Value) -> Value {
     if let (Some(members), Value::Object(more)) = (object.as_object_mut(), more) {
         members.extend(more);
     }
@@ -342,11 +342,11 @@ fn parse_status(text: &str) -> Result<Status, ApiError> {
     }
 }
 
-fn api(http: u16, kind: &'static str, message: String) -> ApiError {
+pub(super) fn api(http: u16, kind: &'static str, message: String) -> ApiError {
     ApiError { http, kind, message, extra: Map::new() }
 }
 
-fn invalid(message: String) -> ApiError {
+pub(super) fn invalid(message: String) -> ApiError {
     api(400, "InvalidRequestException", message)
 }
 
@@ -354,7 +354,7 @@ fn internal(error: &rcgen::Error) -> ApiError {
     api(500, "InternalFailureException", error.to_string())
 }
 
-fn already_exists(message: String, id: &str, arn: &str) -> ApiError {
+pub(super) fn already_exists(message: String, id: &str, arn: &str) -> ApiError {
     let extra =
         Map::from_iter([("resourceId".to_owned(), json!(id)), ("resourceArn".to_owned(), json!(arn))]);
     ApiError { extra, ..api(409, "ResourceAlreadyExistsException", message) }

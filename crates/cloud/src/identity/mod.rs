@@ -1,13 +1,17 @@
 //! Who may connect and what for: the certificate authority, certificates, policies and what they are attached to.
 //!
 //! `registry` is the state and its rules, `api` the REST operations on it, `policy` the pure evaluation,
+//! `provisioning` what devices ask for by MQTT, with `template`s that `template_api` keeps,
 //! `tls` what the listeners check a handshake against.
 
 mod api;
 mod authority;
 mod pattern;
 mod policy;
+pub(crate) mod provisioning;
 mod registry;
+mod template;
+mod template_api;
 mod thing;
 mod tls;
 
@@ -20,6 +24,7 @@ use crate::engine::{ApiError, Change};
 
 pub(crate) use policy::{Action, Rules, Subject};
 pub(crate) use registry::{Principal, Status};
+pub(crate) use template::{Override, ThingPlan};
 pub(crate) use thing::{ThingFiles, check_vacant, write_files};
 
 /// The least-privilege policy of a device, the same text that an operator gives to AWS.

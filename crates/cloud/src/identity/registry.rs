@@ -10,11 +10,14 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::authority::{Authority, Issued};
 use super::policy::Document;
+use super::provisioning::Ownership;
+use super::template_api::StoredTemplate;
 use crate::engine::Change;
 
 const AUTHORITY: &str = "identity.authority";
 const CERTIFICATE: &str = "identity.certificate";
 const POLICY: &str = "identity.policy";
+const TEMPLATE: &str = "identity.template";
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -22,6 +25,8 @@ pub(crate) enum Status {
     Active,
     Inactive,
     Revoked,
+    /// Made for a device that is being provisioned, and not registered yet.
+    PendingActivation,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -32,6 +37,8 @@ pub(super) struct Certificate {
     pub(super) modified: i64,
     pub(super) policies: BTreeSet<String>,
     pub(super) things: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ownership: Option<Ownership>,
 }
 
 pub(super) struct Policy {
@@ -52,6 +59,7 @@ pub(super) struct Registry {
     pub(super) authority: Authority,
     pub(super) certificates: BTreeMap<String, Certificate>,
     pub(super) policies: BTreeMap<String, Policy>,
+    pub(super) templates: BTreeMap<String, StoredTemplate>,
     /// Rows that differ from the store's. Keys alone, so that a cloud without a store keeps no copies.
     dirty: BTreeSet<(&'static str, String)>,
     /// Certificates that stopped being active since this was last emptied.
@@ -69,6 +77,7 @@ impl Registry {
             authority,
             certificates: BTreeMap::new(),
             policies: BTreeMap::new(),
+            templates: BTreeMap::new(),
             dirty: BTreeSet::new(),
             revoked: Vec::new(),
         };
@@ -104,6 +113,10 @@ impl Registry {
                 let policy = Policy { text: stored.document, created: stored.created, document };
                 self.policies.insert(key.to_owned(), policy);
             }
+            TEMPLATE => {
+                let template = serde_json::from_value(value).map_err(bad)?;
+                self.templates.insert(key.to_owned(), template);
+            }
             _ => {}
         }
         Ok(())
@@ -122,6 +135,17 @@ impl Registry {
         }
     }
 
+    pub(super) fn put_template(&mut self, name: &str, template: StoredTemplate) {
+        self.templates.insert(name.to_owned(), template);
+        self.mark(TEMPLATE, name);
+    }
+
+    pub(super) fn remove_template(&mut self, name: &str) {
+        if self.templates.remove(name).is_some() {
+            self.mark(TEMPLATE, name);
+        }
+    }
+
     pub(super) fn add_certificate(&mut self, issued: &Issued, status: Status, now: i64) -> String {
         let id = fingerprint(&issued.certificate_der);
         let certificate = Certificate {
@@ -131,6 +155,7 @@ impl Registry {
             modified: now,
             policies: BTreeSet::new(),
             things: BTreeSet::new(),
+            ownership: None,
         };
         self.certificates.insert(id.clone(), certificate);
         self.mark(CERTIFICATE, &id);
@@ -189,6 +214,7 @@ impl Registry {
             }
             // Cannot fail: the type's members are strings and numbers.
             CERTIFICATE => self.certificates.get(key).and_then(|found| serde_json::to_value(found).ok()),
+            TEMPLATE => self.templates.get(key).and_then(|found| serde_json::to_value(found).ok()),
             _ => self
                 .policies
                 .get(key)

@@ -164,6 +164,32 @@ iot.delete_policy(policyName="everything")
 iot.update_certificate(certificateId=second["certificateId"], newStatus="INACTIVE")
 iot.delete_certificate(certificateId=second["certificateId"])
 
+# Provisioning templates
+BODY = json.dumps({"Resources": {"certificate": {"Type": "AWS::IoT::Certificate", "Properties": {
+    "CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "Active"}}}})
+ROLE = "arn:aws:iam::123456789012:role/provisioning"
+made = iot.create_provisioning_template(
+    templateName="factory", templateBody=BODY, provisioningRoleArn=ROLE, enabled=True, description="at the end of the line",
+    preProvisioningHook={"targetArn": "arn:aws:lambda:us-east-1:123456789012:function:check"})
+expect("the first version", made["defaultVersionId"], 1)
+refused("ResourceAlreadyExistsException", 409, iot.create_provisioning_template,
+        templateName="factory", templateBody=BODY, provisioningRoleArn=ROLE)
+refused("InvalidRequestException", 400, iot.create_provisioning_template,
+        templateName="wrong", templateBody="{}", provisioningRoleArn=ROLE)
+iot.create_provisioning_template_version(templateName="factory", templateBody=BODY)
+iot.update_provisioning_template(templateName="factory", defaultVersionId=2, enabled=False, removePreProvisioningHook=True)
+found = iot.describe_provisioning_template(templateName="factory")
+expect("the template", (found["defaultVersionId"], found["enabled"], found["templateBody"], "preProvisioningHook" in found),
+       (2, False, BODY, False))
+expect("versions", [version["versionId"] for version in
+                    iot.list_provisioning_template_versions(templateName="factory")["versions"]], [1, 2])
+iot.describe_provisioning_template_version(templateName="factory", versionId=1)
+refused("DeleteConflictException", 409, iot.delete_provisioning_template_version, templateName="factory", versionId=2)
+iot.delete_provisioning_template_version(templateName="factory", versionId=1)
+iot.list_provisioning_templates()
+iot.delete_provisioning_template(templateName="factory")
+refused("ResourceNotFoundException", 404, iot.describe_provisioning_template, templateName="factory")
+
 # Jobs
 DOCUMENT = json.dumps({"operation": "reboot"})
 iot.create_job(jobId="all", targets=[ACCOUNT + "thinggroup/fleet", ACCOUNT + "thing/c"], document=DOCUMENT,

@@ -63,6 +63,23 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("AttachPrincipalPolicy", "PUT", "/principal-policies/{policyName}"),
     ("DetachPrincipalPolicy", "DELETE", "/principal-policies/{policyName}"),
     ("ListPrincipalPolicies", "GET", "/principal-policies"),
+    ("CreateProvisioningTemplate", "POST", "/provisioning-templates"),
+    ("DescribeProvisioningTemplate", "GET", "/provisioning-templates/{templateName}"),
+    ("ListProvisioningTemplates", "GET", "/provisioning-templates"),
+    ("UpdateProvisioningTemplate", "PATCH", "/provisioning-templates/{templateName}"),
+    ("DeleteProvisioningTemplate", "DELETE", "/provisioning-templates/{templateName}"),
+    ("CreateProvisioningTemplateVersion", "POST", "/provisioning-templates/{templateName}/versions"),
+    ("ListProvisioningTemplateVersions", "GET", "/provisioning-templates/{templateName}/versions"),
+    (
+        "DescribeProvisioningTemplateVersion",
+        "GET",
+        "/provisioning-templates/{templateName}/versions/{versionId}",
+    ),
+    (
+        "DeleteProvisioningTemplateVersion",
+        "DELETE",
+        "/provisioning-templates/{templateName}/versions/{versionId}",
+    ),
 ];
 
 /// Those of `iot-data`.
