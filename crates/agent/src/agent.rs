@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connection::{Connection, Event};
+use connection::Event;
+use connection::talk::TalkMeter;
 use dispatcher::{AfterStart, Ended, Progress, Rules};
 use jobs::{Action, JobExecution, Session};
 use serde_json::Value;
@@ -27,11 +28,12 @@ use crate::deadline::Deadline;
 use crate::hands::Hands;
 use crate::held::Held;
 use crate::history::History;
+use crate::identity::{Loan, Rotation};
+use crate::link::Link;
 use crate::meter::Meter;
 use crate::pace::Pace;
 use crate::publishing::Publishing;
 use crate::report;
-use crate::route::Remembered;
 use crate::seeing::Seeing;
 use crate::shadows::Shadows;
 use crate::status::Wanted;
@@ -42,14 +44,13 @@ use crate::worker::{Work, Worker};
 const STOP: Duration = Duration::from_millis(4500);
 
 struct Agent {
-    link: Connection,
+    link: Link,
     publishing: Option<Publishing>,
     session: Session,
     rules: Rules,
     worker: Worker,
     history: History,
     meter: Meter,
-    route: Remembered,
     pace: Pace,
     step_timeout: Option<Duration>,
     operation_timeout: Duration,
@@ -61,6 +62,7 @@ struct Agent {
     connected: watch::Sender<bool>,
     fresh_document: mpsc::Receiver<oneshot::Sender<Value>>,
     waits_for_document: Option<oneshot::Sender<Value>>,
+    loans: mpsc::Receiver<Loan>,
     seeing: Seeing,
     shadows: Shadows,
 }
@@ -70,6 +72,7 @@ enum Input {
     Ended(Ended),
     Progress,
     DocumentWanted(oneshot::Sender<Value>),
+    LinkWanted(Loan),
     StatusWanted(Wanted),
     /// Files that shadows keep, by their place among them.
     Written(Vec<usize>),
@@ -119,10 +122,11 @@ impl Agent {
         tls: Arc<rustls::ClientConfig>,
     ) -> anyhow::Result<Self> {
         let state_directory = &settings.state_directory;
-        let mut host = device.dispatcher(settings, settings.rules(), settings.policy.clone())?;
+        let (talks, (loan_sender, loans)) = (TalkMeter::default(), mpsc::channel(1));
+        let host = device.dispatcher(settings, settings.rules(), settings.policy.clone())?;
+        let mut host = host.with_identity(Box::new(Rotation::new(settings, talks.clone(), loan_sender)));
         let boot = host.boot().await?;
         let history = History::open(state_directory);
-        let route = Remembered::open(settings);
         let mut session = Session::new(settings.session(), fastrand::u64(..));
         session.restore_settled(
             history.settled().iter().map(|s| (s.execution.clone(), s.update.clone())).collect(),
@@ -130,7 +134,7 @@ impl Agent {
         let (progress_sender, progress) = watch::channel(Progress::phase("starting"));
         let (fresh_sender, fresh_document) = mpsc::channel(1);
         let (connected, connection) = watch::channel(false);
-        let link = Connection::start(route.first(settings.link(tls)));
+        let link = Link::start(settings, tls, talks);
         Ok(Self {
             publishing: Publishing::start(settings.publish.as_ref(), state_directory, link.publisher()),
             link,
@@ -139,7 +143,6 @@ impl Agent {
             worker: Worker::new(host, progress_sender, fresh_sender, connection),
             history,
             meter: Meter::open(state_directory),
-            route,
             // Half of it: one report may get lost.
             pace: Pace::new(settings.progress_interval, settings.step_timeout.unwrap_or_default() / 2),
             step_timeout: settings.step_timeout,
@@ -153,6 +156,7 @@ impl Agent {
             fresh_document,
             waits_for_document: None,
             shadows: Shadows::open(settings),
+            loans,
         })
     }
 
@@ -207,6 +211,7 @@ impl Agent {
             ended = self.worker.ended() => Input::Ended(ended),
             Ok(()) = self.progress.changed() => Input::Progress,
             Some(answer) = self.fresh_document.recv() => Input::DocumentWanted(answer),
+            Some(loan) = self.loans.recv() => Input::LinkWanted(loan),
             wanted = self.seeing.wanted() => Input::StatusWanted(wanted),
             files = self.shadows.written() => Input::Written(files),
             () = time => Input::Time,
@@ -218,8 +223,7 @@ impl Agent {
         match input {
             Input::Link(Event::Connected) => {
                 tracing::info!(name: "connected", "connected");
-                self.route.worked(&self.link.route());
-                self.seeing.connected(now);
+                self.seeing.connected(now, self.link.certificate());
                 self.connected.send_replace(true);
                 self.session.connected(now);
                 self.shadows.connected(now);
@@ -227,10 +231,7 @@ impl Agent {
             Input::Link(Event::Disconnected { cause, retry_in }) => {
                 let retry_in_s = retry_in.as_secs_f32();
                 tracing::warn!(name: "not-connected", %cause, retry_in_s, "not connected");
-                self.seeing.lost(now, cause.to_string(), retry_in);
-                self.connected.send_replace(false);
-                self.session.disconnected(now);
-                self.shadows.disconnected(now);
+                self.lost(now, cause.to_string(), retry_in);
             }
             Input::Link(Event::Message { topic, payload }) => {
                 if !self.shadows.message(now, &topic, &payload) {
@@ -250,6 +251,11 @@ impl Agent {
                 self.waits_for_document = Some(answer);
                 self.session.refresh(now);
             }
+            Input::LinkWanted(loan) => {
+                tracing::info!("the connection ends for a moment: another certificate is tried");
+                self.link.lend(loan).await;
+                self.lost(now, "another certificate is tried".to_owned(), Duration::ZERO);
+            }
             Input::StatusWanted(wanted) => {
                 self.meter.add(&self.link.take_tally());
                 let doing = self.doing();
@@ -266,6 +272,13 @@ impl Agent {
                 self.session.tick(now);
             }
         }
+    }
+
+    fn lost(&mut self, now: Instant, cause: String, retry_in: Duration) {
+        self.seeing.lost(now, cause, retry_in);
+        self.connected.send_replace(false);
+        self.session.disconnected(now);
+        self.shadows.disconnected(now);
     }
 
     /// What there is to see now, for whoever looks at the service.

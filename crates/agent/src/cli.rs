@@ -1,16 +1,15 @@
 //! What can be typed, and the exit code that answers it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError, Settings};
 use crate::lock::lock;
-use crate::{agent, doctor, dry_run, helper, install, logging, setup, shadow_command, status};
+use crate::{agent, doctor, dry_run, helper, identity, install, logging, setup, shadow_command, status};
 
 /// `EX_CONFIG` of sysexits.h: a restart does not help, and systemd is told not to try.
 const EXIT_CONFIG: u8 = 78;
@@ -133,11 +132,14 @@ impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run { config, dry_run } => {
-                let settings = Settings::load(&config.config)?;
-                let tls = settings.tls(&config.config)?;
+                let settings = Settings::of_device(&config.config)?;
+                // What is wrong with the files is said before anything else begins.
+                if settings.awaits_provisioning().is_none() {
+                    settings.tls(&config.config)?;
+                }
                 logging::start(settings.log);
                 let runtime = runtime()?;
-                let done = runtime.block_on(run(&settings, tls, dry_run));
+                let done = runtime.block_on(run(settings, &config.config, dry_run));
                 // A name that is still being resolved, or a sync that hangs, does not hold up the exit.
                 runtime.shutdown_background();
                 done.map(|()| ExitCode::SUCCESS)
@@ -152,8 +154,8 @@ impl Command {
                 done.map(|()| ExitCode::SUCCESS)
             }
             Self::CheckConfig { config } => {
-                let settings = Settings::load(&config.config)?;
-                settings.tls(&config.config)?;
+                let settings = Settings::of_device(&config.config)?;
+                settings.check_identity(&config.config)?;
                 settings.check_schemas(&config.config)?;
                 write!(std::io::stdout(), "{settings}")?;
                 Ok(ExitCode::SUCCESS)
@@ -207,14 +209,22 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-async fn run(settings: &Settings, tls: Arc<rustls::ClientConfig>, dry_run: bool) -> anyhow::Result<()> {
+async fn run(mut settings: Settings, file: &Path, dry_run: bool) -> anyhow::Result<()> {
     // Before anything else: a stop must find its handler.
-    let stop = stop_signal()?;
+    let mut stop = Box::pin(stop_signal()?);
     if dry_run {
-        return dry_run::listen(settings, tls, stop).await;
+        let tls = settings.tls(file)?;
+        return dry_run::listen(&settings, tls, stop).await;
     }
     let _lock = lock(&settings.state_directory)?;
-    agent::run(settings, tls, stop).await
+    if let Some(claim) = settings.awaits_provisioning() {
+        if !identity::provision(&settings, claim, &mut stop).await {
+            return Ok(());
+        }
+        settings = Settings::of_device(file)?;
+    }
+    let tls = settings.tls(file)?;
+    agent::run(&settings, tls, stop).await
 }
 
 /// One thread: the loop is never busy, and a device has better uses for its memory. Long work on files has a

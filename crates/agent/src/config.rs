@@ -5,6 +5,7 @@ mod connection;
 mod device;
 mod files;
 mod policy;
+mod provisioning;
 mod publish;
 mod seeing;
 mod shadow;
@@ -18,15 +19,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::connection::Proxy;
+use ::connection::tls::TlsError;
 use ::device::HostSettings;
 use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
 
-pub use self::connection::Connection;
+pub use self::connection::{Connection, is_thing_name};
+pub use provisioning::{Claim, Provisioning};
 pub use publish::Publish;
 pub use shadow::{Member, Package, Report, ReportPackage, ShadowFile, Shadows, Version};
 pub use table::ConfigError;
 
+use crate::identity::{Error, Generation, Store};
 use crate::metrics::MetricsSettings;
 use table::Table;
 
@@ -43,6 +47,7 @@ pub struct Settings {
     /// Present: what needs privileges is done by another process.
     pub helper: Option<Helper>,
     pub connection: Connection,
+    pub provisioning: Provisioning,
     pub host: HostSettings,
     /// What `update-config` may change, in the order of the file.
     pub configs: Vec<ConfigFile>,
@@ -94,7 +99,12 @@ impl Settings {
         let mut top = Table::parse(file, &text)?;
         let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
         let helper = helper(top.optional_table("helper")?)?;
-        let connection = connection::connection(top.table("connection")?)?;
+        let mut provisioning = provisioning::provisioning(top.table("provisioning")?)?;
+        let by_claim = provisioning.claim.is_some().then_some(state_directory.as_path());
+        let connection = connection::connection(top.table("connection")?, by_claim)?;
+        if let Some(claim) = &mut provisioning.claim {
+            claim.files.root_ca.clone_from(&connection.identity.root_ca);
+        }
         let (health, cloud_within) = device::health(top.table("health")?)?;
         let (mut config_files, configs) = files::configs(top.tables("config")?)?;
         let shadow_files = shadow::files(top.tables("shadow")?, &configs, &mut config_files)?;
@@ -132,6 +142,7 @@ impl Settings {
             state_directory,
             helper,
             connection,
+            provisioning,
             host,
             configs,
             shadows,
@@ -146,6 +157,50 @@ impl Settings {
             publish,
             log,
         })
+    }
+
+    /// The same, as the device is: with the identity that is in force, wherever it came from.
+    pub fn of_device(file: &Path) -> Result<Self, ConfigError> {
+        let settings = Self::load(file)?;
+        let in_force = settings.identities().in_force();
+        Ok(in_force.map(|generation| settings.with(&generation)).unwrap_or(settings))
+    }
+
+    /// Where the device's identities are.
+    pub fn identities(&self) -> Store {
+        Store::new(self.state_directory.join("identity"), self.connection.configured.clone())
+    }
+
+    /// With this identity.
+    pub fn with(&self, generation: &Generation) -> Self {
+        let mut settings = self.clone();
+        let connection = &mut settings.connection;
+        connection.identity = generation.files.clone();
+        connection.generation = Some(generation.number);
+        if let (Some(about), true) = (&generation.about, connection.thing_name.is_empty()) {
+            connection.thing_name.clone_from(&about.thing_name);
+        }
+        if connection.client_id.is_empty() {
+            connection.client_id.clone_from(&connection.thing_name);
+        }
+        settings
+    }
+
+    /// The claim, while there is nothing else that the device could connect with.
+    pub fn awaits_provisioning(&self) -> Option<&Claim> {
+        self.provisioning.claim.as_ref().filter(|_| self.connection.generation.is_none())
+    }
+
+    /// A link as whoever has the claim, and nothing subscribed.
+    pub fn claim_link(&self, claim: &Claim) -> Result<::connection::Settings, Error> {
+        let mut link = crate::route::link(self, ::connection::tls::client_config(&claim.files)?);
+        link.subscriptions.clear();
+        if let Some(client_id) = &claim.client_id {
+            link.client_id.clone_from(client_id);
+        } else if link.client_id.is_empty() {
+            link.client_id = format!("fleethand-{:016x}", fastrand::u64(..));
+        }
+        Ok(link)
     }
 
     /// What `fleethand helper` cannot do without.
@@ -208,10 +263,28 @@ impl Settings {
         }
     }
 
-    /// The device's identity, read and fitted together. An error names the configuration's key, too.
+    /// What there is to connect with: the device's identity, or the claim by which it gets one.
+    pub fn check_identity(&self, file: &Path) -> Result<(), ConfigError> {
+        let Some(claim) = self.awaits_provisioning() else { return self.tls(file).map(drop) };
+        ::connection::tls::client_config(&claim.files).map(drop).map_err(|error| {
+            let key = match &error.file {
+                file if *file == claim.files.certificate => "[provisioning] claim_certificate",
+                file if *file == claim.files.root_ca => "[connection] root_ca",
+                _ => "[provisioning] claim_private_key",
+            };
+            ConfigError::Unusable { file: file.to_owned(), key: key.to_owned(), problem: error.to_string() }
+        })
+    }
+
+    /// The device's identity, read and fitted together.
+    pub fn identity(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        ::connection::tls::client_config(&self.connection.identity)
+    }
+
+    /// The same. An error names the configuration's key, too.
     pub fn tls(&self, file: &Path) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
         let identity = &self.connection.identity;
-        ::connection::tls::client_config(identity).map_err(|error| {
+        self.identity().map_err(|error| {
             let key = match &error.file {
                 file if *file == identity.certificate => "[connection] certificate",
                 file if *file == identity.root_ca => "[connection] root_ca",

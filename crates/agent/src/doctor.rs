@@ -18,7 +18,7 @@ use crate::status::{self, Status};
 
 pub async fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(json);
-    match Settings::load(file) {
+    match Settings::of_device(file) {
         Ok(settings) => examine(&settings, file, &mut report).await,
         Err(error) => report.add(Check::failed("configuration", error, "correct the file")),
     }
@@ -28,7 +28,11 @@ pub async fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
 async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     report.add(local::configuration(settings, file));
     report.add(local::clock(SystemTime::now()));
-    report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now()));
+    let claim = settings.awaits_provisioning();
+    match claim {
+        None => report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now())),
+        Some(claim) => report.add(local::claim(claim, settings.check_identity(file))),
+    }
     for check in local::folders(settings) {
         report.add(check);
     }
@@ -37,6 +41,9 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     }
     let agent = Agent::of(settings);
     report.add(local::agent(&agent));
+    if claim.is_some() {
+        return;
+    }
     match settings.tls(file) {
         Ok(tls) => cloud::connect(&settings.link(tls), &settings.connection.thing_name, &agent, report).await,
         Err(error) => report.add(Check::failed(

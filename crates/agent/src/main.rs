@@ -10,8 +10,10 @@ mod hands; // the device, in this process or over a socket
 mod held; // the execution that is ours
 mod helper; // the process that has the privileges
 mod history; // what was settled, so that nothing is done twice
+mod identity; // certificates and keys: the first, the next, and which is in force
 mod install; // the same without a cloud: from a file on this machine
 mod journald; // log lines with fields
+mod link; // the connection, with the identity that works
 mod lock; // one agent for one state directory
 mod logging; // for a person, for journald, or as JSON
 #[cfg(feature = "man")]

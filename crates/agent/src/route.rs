@@ -1,9 +1,15 @@
 //! Which way to the cloud worked last, for the next start: only where there is a choice.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use connection::{Route, Settings};
 use device::{Durability, write_atomically};
+
+/// The link of this device, beginning with the way that worked.
+pub fn link(settings: &crate::config::Settings, tls: Arc<rustls::ClientConfig>) -> Settings {
+    Remembered::open(settings).first(settings.link(tls))
+}
 
 #[derive(Debug)]
 pub struct Remembered {

@@ -1,6 +1,7 @@
 //! Everything through which somebody sees the agent: systemd, the status socket, the metrics, a warning in the log. The loop
 //! tells it what happens; it decides nothing, waits for nobody, and has no timer of its own while nothing happens.
 
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use connection::{Validity, tls, utc};
@@ -72,7 +73,9 @@ impl Seeing {
         }
     }
 
-    pub fn connected(&mut self, now: Instant) {
+    /// And with which certificate.
+    pub fn connected(&mut self, now: Instant, certificate: &Path) {
+        self.certificate = tls::validity(certificate).ok();
         self.link.connected(now);
         self.counts.connections += 1;
     }

@@ -2,6 +2,7 @@
 //! replaces it has been checked, over the real connection.
 
 mod ask;
+mod claim;
 mod edit;
 mod place;
 
@@ -16,6 +17,7 @@ use connection::tls::TlsError;
 
 pub use self::ask::Order;
 use self::ask::{Complete, complete};
+use self::claim::Obtained;
 use self::edit::Edited;
 use self::place::{Owner, Placed};
 use crate::config::{self, Settings};
@@ -33,15 +35,17 @@ pub async fn run(order: Order, file: &Path) -> anyhow::Result<ExitCode> {
     let file = &std::path::absolute(file)?;
     let root = order.root.clone().unwrap_or_else(|| "/".into());
     let target = below(&root, file);
-    let before = Settings::load(&target).ok().map(|settings| at_root(settings, &root));
+    let before = Settings::load(&target).ok().map(|settings| in_force(at_root(settings, &root)));
     // The package's configuration can be read, too, but is nobody's.
     let before = before.filter(|settings| settings.tls(&target).is_ok());
-    let order = complete(order, before.as_ref())?;
     let folder = file.parent().unwrap_or(Path::new("/")).join("identity");
     let owner = Owner::of_service(&root);
     if let Some(remark) = owner.remark() {
         say(&remark)?;
     }
+    let (order, obtained) =
+        claim::provision(order, before.as_ref(), &target, &below(&root, &folder), &owner).await?;
+    let order = complete(&order, before.as_ref())?;
 
     let edited = edit::configuration(&target, &order, &folder)?;
     let mut staged = Vec::new();
@@ -65,6 +69,7 @@ pub async fn run(order: Order, file: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     put_in_force(staged, &target, &edited)?;
+    obtained.map(Obtained::forget).transpose()?;
     if !report.is_ok() {
         say(
             "Not enabled. When what is wrong above is put right: `fleethand doctor`, and then `systemctl enable --now fleethand`.",
@@ -108,7 +113,14 @@ fn at_root(mut settings: Settings, root: &Path) -> Settings {
     ] {
         *path = below(root, path);
     }
+    settings.connection.configured = settings.connection.identity.clone();
     settings
+}
+
+/// The device may have got another certificate since its configuration was written.
+fn in_force(settings: Settings) -> Settings {
+    let in_force = settings.identities().in_force();
+    in_force.map(|generation| settings.with(&generation)).unwrap_or(settings)
 }
 
 fn below(root: &Path, path: &Path) -> PathBuf {

@@ -56,7 +56,7 @@ pub fn run(order: &Order, config: &Path) -> anyhow::Result<ExitCode> {
         Order::Get(which) => say(&shown(&which.ask(config)?, which.json, false)?),
         Order::Watch(which) => watch(which, config),
         Order::SetDesired { name, desired, api, json } => {
-            let thing = Settings::load(config)?.connection.thing_name;
+            let thing = Settings::of_device(config)?.connection.thing_name;
             let accepted = set_desired(api, &thing, name, desired)?;
             let version = accepted.get("version").and_then(Value::as_u64).unwrap_or_default();
             say(&if *json { format!("{accepted}\n") } else { format!("{name}: version {version}\n") })

@@ -5,7 +5,7 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::{Packet, Publish};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{Error, check};
+use crate::{Connection, Error, check};
 
 /// AWS takes 100 before it has acknowledged one.
 const MAX_IN_FLIGHT: usize = 16;
@@ -15,8 +15,35 @@ pub(crate) const QUEUE: usize = 4;
 /// Publishes over a [`Connection`](crate::Connection), from any thread.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    outgoing: mpsc::Sender<Tracked>,
-    connected: watch::Receiver<bool>,
+    ends: Ends,
+    successors: watch::Receiver<Ends>,
+}
+
+/// Those of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    pub(crate) outgoing: mpsc::Sender<Tracked>,
+    pub(crate) connected: watch::Receiver<bool>,
+}
+
+/// One connection after the other, for publishers that outlive each of them.
+#[derive(Debug)]
+pub struct Succession(watch::Sender<Ends>);
+
+impl Succession {
+    pub fn begin(connection: &Connection) -> Self {
+        Self(watch::Sender::new(connection.ends()))
+    }
+
+    /// Its publishers are those of this connection from now on.
+    pub fn go_on(&self, connection: &Connection) {
+        self.0.send_replace(connection.ends());
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        let successors = self.0.subscribe();
+        Publisher { ends: self.0.borrow().clone(), successors }
+    }
 }
 
 #[derive(Debug)]
@@ -27,18 +54,21 @@ pub(crate) struct Tracked {
 }
 
 impl Publisher {
-    pub(crate) fn new(outgoing: mpsc::Sender<Tracked>, connected: watch::Receiver<bool>) -> Self {
-        Self { outgoing, connected }
+    pub(crate) fn new(ends: Ends) -> Self {
+        // Nobody will send another.
+        Self { successors: watch::Sender::new(ends.clone()).subscribe(), ends }
     }
 
     pub fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+        *self.ends.connected.borrow()
     }
 
-    /// Until `is_connected` may have changed. Cancel-safe; never, once the connection has ended.
+    /// Until `is_connected` may have changed. Cancel-safe; never, once the last connection has ended.
     pub async fn changed(&mut self) {
-        if self.connected.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            Ok(()) = self.successors.changed() => self.ends = self.successors.borrow_and_update().clone(),
+            Ok(()) = self.ends.connected.changed() => {}
+            else => std::future::pending::<()>().await,
         }
     }
 
@@ -52,7 +82,7 @@ impl Publisher {
         }
         let (acknowledged, told) = oneshot::channel();
         let message = Tracked { topic, payload, acknowledged };
-        self.outgoing.send(message).await.map_err(|_| Error::NotConnected)?;
+        self.ends.outgoing.send(message).await.map_err(|_| Error::NotConnected)?;
         told.await.map_err(|_| Error::Unacknowledged)
     }
 }
@@ -136,5 +166,30 @@ mod tests {
         let (gone, receiver) = message();
         drop(receiver);
         assert_eq!(in_flight.begin(gone), None);
+    }
+
+    #[tokio::test]
+    async fn a_publisher_goes_on_with_the_next_connection() {
+        let ends = |connected| {
+            let (outgoing, messages) = mpsc::channel(QUEUE);
+            let (tell, connected) = watch::channel(connected);
+            (Ends { outgoing, connected }, messages, tell)
+        };
+        let (first, messages, tell) = ends(true);
+        let succession = Succession(watch::Sender::new(first));
+        let mut publisher = succession.publisher();
+        assert!(publisher.is_connected());
+        drop((messages, tell));
+        assert_eq!(publisher.publish("t".to_owned(), "x").await, Err(Error::NotConnected));
+
+        let (second, mut messages, tell) = ends(false);
+        succession.0.send_replace(second);
+        publisher.changed().await;
+        assert!(!publisher.is_connected());
+        tell.send_replace(true);
+        publisher.changed().await;
+        let published = tokio::spawn(async move { publisher.publish("t".to_owned(), "x").await });
+        messages.recv().await.unwrap().acknowledged.send(()).unwrap();
+        assert_eq!(published.await.unwrap(), Ok(()));
     }
 }

@@ -183,6 +183,22 @@ impl DisconnectCause {
         }
     }
 
+    /// Is it this device's certificate, or what its policy allows, that the server does not take? Another certificate may
+    /// help; with all else it would fail in the same way.
+    pub fn is_about_identity(&self) -> bool {
+        match self {
+            Self::CertificateRefused(_)
+            | Self::SubscriptionRefused { .. }
+            | Self::PublishRefused { .. }
+            | Self::NoAnswer { .. } => true,
+            Self::Refused { code, .. } => matches!(code, 4 | 5 | 7),
+            Self::ClosedEarly { step, .. } => {
+                matches!(step, Step::TlsHandshake | Step::Connack | Step::Suback)
+            }
+            _ => false,
+        }
+    }
+
     /// During the handshake a plain close has a reason that can be guessed at.
     pub(crate) fn while_at(self, step: Step, client_id: &str) -> Self {
         let client_id = client_id.to_owned();

@@ -17,6 +17,7 @@ mod pulse;
 mod route;
 mod session;
 mod stream;
+pub mod talk;
 pub mod tls;
 mod validity;
 
@@ -30,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub use acknowledged::Publisher;
+pub use acknowledged::{Publisher, Succession};
 pub use calendar::utc;
 pub use cause::{DisconnectCause, Step};
 pub use proxy::{HttpProxy, MalformedProxy, Proxy, ProxyError};
@@ -184,7 +185,11 @@ impl Connection {
 
     /// Publishes over this link with QoS 1, and does not keep it from its own messages.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.tracked.clone(), self.connected.clone())
+        Publisher::new(self.ends())
+    }
+
+    pub(crate) fn ends(&self) -> acknowledged::Ends {
+        acknowledged::Ends { outgoing: self.tracked.clone(), connected: self.connected.clone() }
     }
 
     /// What was sent and received since it was asked last, as AWS meters it.

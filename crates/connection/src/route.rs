@@ -58,7 +58,7 @@ impl Choice {
 
 /// A firewall, a proxy or a middlebox may be nicer to another port. A name that cannot be resolved, a certificate or a
 /// policy that is refused would be the same there.
-fn blames_the_route(cause: &DisconnectCause) -> bool {
+pub(crate) fn blames_the_route(cause: &DisconnectCause) -> bool {
     use DisconnectCause as Cause;
     match cause {
         Cause::ConnectTimeout { step, .. } => *step != Step::Resolving,

@@ -88,7 +88,7 @@ pub(crate) async fn run(spec: &CommandSpec, halt: &Halt) -> Result<(), CommandFa
 }
 
 /// Runs it to its end, whatever else happens, and gives what it printed to its standard output.
-pub(crate) async fn answer(spec: &CommandSpec) -> Result<String, CommandFailure> {
+pub async fn answer(spec: &CommandSpec) -> Result<String, CommandFailure> {
     let mut stdout = Vec::new();
     run_watched(spec, &[], &Halt::default(), &mut |bytes| stdout.extend_from_slice(bytes)).await?;
     Ok(String::from_utf8_lossy(&stdout).into_owned())

@@ -30,7 +30,7 @@ mod swap;
 mod swupdate;
 
 pub use boot::{BootSettings, Booted, BootloaderKind};
-pub use command::{CommandFailure, CommandSpec};
+pub use command::{CommandFailure, CommandSpec, answer};
 pub use device::{
     Admitted, Before, Boot, Change, Compression, Device, Disturbance, Effect, Installed, Order, Percent,
     Question, RolledBack, Step, Target, When,

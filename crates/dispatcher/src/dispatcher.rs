@@ -13,6 +13,7 @@ use crate::outcome::{Outcome, Progress, Wait};
 use crate::policy::Policy;
 use crate::refused;
 use crate::resume::{AfterStart, after_start, rollback_failed};
+use crate::rotate::Identity;
 
 /// What a running operation may say and ask.
 #[derive(Debug, Clone)]
@@ -93,6 +94,7 @@ pub struct Dispatcher<D> {
     pub(crate) downloader: Rc<Downloader>,
     pub(crate) rules: Rules,
     pub(crate) policy: Policy,
+    pub(crate) identity: Option<Box<dyn Identity>>,
     journal: Journal,
     entry: Option<Entry>,
     /// This process is one of the entry's attempts already.
@@ -118,7 +120,13 @@ impl<D: Device> Dispatcher<D> {
             }
         };
         let downloader = Rc::new(downloader);
-        Ok((Self { device, downloader, rules, policy, journal, entry, counted: false }, warning))
+        let identity = None;
+        Ok((Self { device, downloader, rules, policy, identity, journal, entry, counted: false }, warning))
+    }
+
+    /// Without one, there is nothing that could be rotated.
+    pub fn with_identity(self, identity: Box<dyn Identity>) -> Self {
+        Self { identity: Some(identity), ..self }
     }
 
     pub fn entry(&self) -> Option<&Entry> {
@@ -134,7 +142,14 @@ impl<D: Device> Dispatcher<D> {
     }
 
     pub async fn after_start(&mut self) -> Result<AfterStart, DeviceError> {
-        Ok(after_start(self.entry.as_ref(), &self.device.boot().await?))
+        let decided = after_start(self.entry.as_ref(), &self.device.boot().await?);
+        Ok(match (decided, self.was_rotated()) {
+            (AfterStart::Report(outcome), Some(rotated)) if outcome.reason == "agent-crashed" => {
+                AfterStart::Report(rotated)
+            }
+            (AfterStart::AskCloud, Some(rotated)) => AfterStart::Report(rotated),
+            (decided, _) => decided,
+        })
     }
 
     /// Takes an execution up, before the cloud is told. Needs no sync: nothing on the device has changed, and
@@ -162,6 +177,7 @@ impl<D: Device> Dispatcher<D> {
             Operation::UpdateFirmware(update) => self.update_firmware(update, context).await,
             Operation::UpdateConfig(update) => self.update_config(update, context).await,
             Operation::Reboot(reboot) => self.reboot(reboot, context).await,
+            Operation::RotateCertificate(order) => self.rotate(order, context).await,
         };
         self.end(result, context).await
     }

@@ -10,6 +10,7 @@ use release::Envelope;
 use serde_json::{Map, Value};
 
 use crate::config::Format;
+use crate::rotate::{CertificateSource, RotateCertificate};
 
 /// A reboot may be ordered at most a day ahead: what is further away belongs into a scheduled job.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -22,6 +23,7 @@ pub enum Operation {
     UpdateFirmware(UpdateFirmware),
     UpdateConfig(UpdateConfig),
     Reboot(Reboot),
+    RotateCertificate(RotateCertificate),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +113,9 @@ pub struct Parsed {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    #[error("unknown operation {0:?}: this agent knows update-firmware, update-config and reboot")]
+    #[error(
+        "unknown operation {0:?}: this agent knows update-firmware, update-config, reboot and rotate-certificate"
+    )]
     UnknownOperation(String),
     #[error("file: found {found}, expected one of {known}")]
     UnknownFile { found: String, known: String },
@@ -136,6 +140,7 @@ impl Operation {
             Self::UpdateFirmware(_) => "update-firmware",
             Self::UpdateConfig(_) => "update-config",
             Self::Reboot(_) => "reboot",
+            Self::RotateCertificate(_) => "rotate-certificate",
         }
     }
 
@@ -149,6 +154,7 @@ impl Operation {
             "update-firmware" => Self::UpdateFirmware(update_firmware(&mut members, rules)?),
             "update-config" => Self::UpdateConfig(update_config(&mut members, rules)?),
             "reboot" => Self::Reboot(reboot(&mut members)?),
+            "rotate-certificate" => Self::RotateCertificate(rotate_certificate(&mut members)?),
             _ => return Err(DocumentError::UnknownOperation(shorten(&name))),
         };
         Ok(Parsed { operation, timeout: timeout?, warnings: members.unknown() })
@@ -242,6 +248,42 @@ fn reboot(members: &mut Members) -> Result<Reboot, DocumentError> {
     })?;
     Ok(Reboot { delay: delay.unwrap_or_default() })
 }
+
+/// As AWS has them. It also keeps `+`, `#` and `/` out of topics.
+pub fn is_template_name(name: &str) -> bool {
+    (1..=36).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+}
+
+fn rotate_certificate(members: &mut Members) -> Result<RotateCertificate, DocumentError> {
+    let template = members.optional("template", "1 to 36 of the characters a-z A-Z 0-9 _ -", |v| {
+        as_string(v).filter(|name| is_template_name(name))
+    })?;
+    let parameters = members.optional("parameters", "an object whose members are strings", |v| {
+        v.as_object()?.iter().map(|(name, value)| Some((name.clone(), as_string(value)?))).collect()
+    })?;
+    let certificate = members.optional("certificate", CERTIFICATE, |v| {
+        as_string(v).filter(|pem| pem.starts_with(PEM_BEGINS) && pem.len() <= MAX_CERTIFICATE_BYTES)
+    })?;
+    let from = match (certificate, &template, &parameters) {
+        (None, ..) => {
+            CertificateSource::Template { name: template, parameters: parameters.unwrap_or_default() }
+        }
+        (Some(certificate), None, None) => CertificateSource::Document { certificate },
+        (Some(_), ..) => {
+            let found = "a certificate and a template or parameters".to_owned();
+            return Err(DocumentError::Invalid {
+                member: "certificate",
+                found,
+                expected: "one or the other",
+            });
+        }
+    };
+    Ok(RotateCertificate { from })
+}
+
+const PEM_BEGINS: &str = "-----BEGIN CERTIFICATE-----";
+const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
+const CERTIFICATE: &str = "PEM of at most 16 KiB that begins with -----BEGIN CERTIFICATE-----";
 
 fn as_string(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
@@ -357,6 +399,26 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_comes_by_a_template_or_in_the_document() {
+        let from = |document: Value| match parse(document).unwrap().operation {
+            Operation::RotateCertificate(order) => order.from,
+            other => panic!("{other:?}"),
+        };
+        let template = |name: Option<&str>, parameters: &[(&str, &str)]| CertificateSource::Template {
+            name: name.map(str::to_owned),
+            parameters: parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        let rotate = json!({"operation": "rotate-certificate"});
+        assert_eq!(from(rotate.clone()), template(None, &[]));
+        let named = with(rotate.clone(), "template", json!("t-1"));
+        assert_eq!(from(named.clone()), template(Some("t-1"), &[]));
+        assert_eq!(from(with(named, "parameters", json!({"a": "b"}))), template(Some("t-1"), &[("a", "b")]));
+        let certificate = format!("{PEM_BEGINS}\nx\n");
+        let document = CertificateSource::Document { certificate: certificate.clone() };
+        assert_eq!(from(with(rotate, "certificate", json!(certificate))), document);
+    }
+
+    #[test]
     fn a_file_is_named_where_there_is_more_than_one() {
         let file = |name: &str| ConfigFile { name: name.to_owned(), format: Format::Toml, schema: None };
         let parse = |names: &[&str], document: &Value| {
@@ -441,6 +503,15 @@ mod tests {
             (json!({"operation": "reboot", "delay": 1.5}), "delay"),
             (json!({"operation": "reboot", "delay": -1}), "delay"),
             (json!({"operation": "reboot", "delay": 86401}), "delay"),
+            (json!({"operation": "rotate-certificate", "template": ""}), "template"),
+            (json!({"operation": "rotate-certificate", "template": "a/b"}), "template"),
+            (json!({"operation": "rotate-certificate", "template": "x".repeat(37)}), "template"),
+            (json!({"operation": "rotate-certificate", "parameters": {"a": 1}}), "parameters"),
+            (json!({"operation": "rotate-certificate", "certificate": "x"}), "certificate"),
+            (
+                json!({"operation": "rotate-certificate", "certificate": PEM_BEGINS, "template": "t"}),
+                "certificate",
+            ),
             (json!({"operation": "reboot", "timeoutSeconds": 0}), "timeoutSeconds"),
             (json!({"operation": "reboot", "timeoutSeconds": 604801}), "timeoutSeconds"),
             (json!({"operation": "reboot", "timeoutSeconds": "60"}), "timeoutSeconds"),

@@ -8,6 +8,7 @@ use crate::config::{changes, order, prepare};
 use crate::operation::{Operation, UpdateConfig, UpdateFirmware};
 use crate::outcome::{Outcome, Until};
 use crate::policy::{Opening, Policy};
+use crate::rotate::{CertificateSource, RotateCertificate};
 
 /// The steps, and the outcome that they lead to as far as it can be known now.
 pub async fn describe(operation: &Operation, host: &HostSettings, policy: &Policy) -> (Vec<Step>, Outcome) {
@@ -17,6 +18,7 @@ pub async fn describe(operation: &Operation, host: &HostSettings, policy: &Polic
     let outcome = match operation {
         Operation::UpdateFirmware(update) => firmware(update, &mut device, gate, &mut steps).await,
         Operation::UpdateConfig(update) => config(update, &mut device, &mut steps).await,
+        Operation::RotateCertificate(order) => Ok(rotation(order, &mut steps)),
         Operation::Reboot(order) => {
             if !order.delay.is_zero() {
                 steps.push(Step::new("waiting", format!("wait {} s", order.delay.as_secs())));
@@ -84,6 +86,26 @@ async fn firmware(
     }
     steps.push(Step::new("confirming", format!("record version {} as installed", update.version)));
     Ok(Outcome::succeeded("installed", format!("version {} is in force", update.version)))
+}
+
+fn rotation(order: &RotateCertificate, steps: &mut Vec<Step>) -> Outcome {
+    let text = match &order.from {
+        CertificateSource::Template { name: Some(name), .. } => {
+            format!("make a key, and get a certificate for it by the provisioning template {name}")
+        }
+        CertificateSource::Template { name: None, .. } => {
+            "make a key, and get a certificate for it by `[provisioning] rotation_template`".to_owned()
+        }
+        CertificateSource::Document { .. } => {
+            "take the document's certificate for the key that there is".to_owned()
+        }
+    };
+    steps.push(Step::new("rotating", text));
+    steps.push(Step::new(
+        "rotating",
+        "connect with it, and ask for the next job: if that fails, nothing changes",
+    ));
+    Outcome::succeeded("rotated", "the new certificate is in force")
 }
 
 async fn config(

@@ -1,6 +1,6 @@
 //! `[connection]`: the endpoint, who this device is there, and how it gets there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use connection::tls::IdentityFiles;
@@ -20,8 +20,14 @@ pub struct Connection {
     pub fallback: Option<Route>,
     pub proxy: Proxy,
     pub thing_name: String,
+    /// Both are empty where only the cloud knows them yet.
     pub client_id: String,
+    /// The one in force, once somebody has looked.
     pub identity: IdentityFiles,
+    /// That of the file.
+    pub configured: IdentityFiles,
+    /// Which one is in force; 0 is the configured one.
+    pub generation: Option<u64>,
     pub keep_alive: Duration,
     pub connect_timeout: Duration,
     pub request_timeout: Duration,
@@ -42,7 +48,14 @@ impl Connection {
     }
 }
 
-pub(super) fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError> {
+/// AWS's rule for thing names. It also keeps `+`, `#` and `/` out of topics.
+pub fn is_thing_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
+    (1..=128).contains(&name.len()) && name.chars().all(legal)
+}
+
+/// With a claim, the thing's name and its certificate may come from the cloud, into the state directory.
+pub(super) fn connection(mut table: Table<'_>, by_claim: Option<&Path>) -> Result<Connection, ConfigError> {
     let endpoint = table.required_string("endpoint", "a host name")?;
     if endpoint.contains(['/', ':', ' ']) {
         return Err(table.unusable(
@@ -50,17 +63,26 @@ pub(super) fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError
             format!("{endpoint:?} is not a host name alone, without scheme and port"),
         ));
     }
-    let thing_name = table.required_string("thing_name", "the thing's name")?;
-    // AWS's rule for thing names. It also keeps `+`, `#` and `/` out of topics.
-    let legal = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
-    if thing_name.len() > 128 || !thing_name.chars().all(legal) {
+    let thing_name = match by_claim {
+        None => Some(table.required_string("thing_name", "the thing's name")?),
+        Some(_) => table.string("thing_name", "the thing's name")?,
+    };
+    if thing_name.as_ref().is_some_and(|name| !is_thing_name(name)) {
         return Err(table.unusable("thing_name", "expected 1 to 128 of the characters a-z A-Z 0-9 : _ -"));
     }
+    let thing_name = thing_name.unwrap_or_default();
     let client_id = table.string("client_id", "a client id")?.unwrap_or_else(|| thing_name.clone());
     if client_id.len() > 128 || client_id.starts_with('$') {
         return Err(table.unusable("client_id", "expected 1 to 128 bytes, not beginning with $"));
     }
     let (route, fallback) = routes(&mut table)?;
+    let mut file = |key: &'static str| match by_claim {
+        None => table.required_path(key),
+        // A file that is not there is what makes the device ask for one.
+        Some(state) => Ok(table.path(key)?.unwrap_or_else(|| state.join("identity/none").join(key))),
+    };
+    let (certificate, private_key) = (file("certificate")?, file("private_key")?);
+    let identity = IdentityFiles { certificate, private_key, root_ca: table.required_path("root_ca")? };
     let settings = Connection {
         endpoint,
         route,
@@ -68,11 +90,9 @@ pub(super) fn connection(mut table: Table<'_>) -> Result<Connection, ConfigError
         proxy: proxy(&mut table)?,
         thing_name,
         client_id,
-        identity: IdentityFiles {
-            certificate: table.required_path("certificate")?,
-            private_key: table.required_path("private_key")?,
-            root_ca: table.required_path("root_ca")?,
-        },
+        identity: identity.clone(),
+        configured: identity,
+        generation: None,
         keep_alive: table.seconds("keep_alive_seconds", 5..=1200)?.unwrap_or(Duration::from_secs(60)),
         connect_timeout: table
             .seconds("connect_timeout_seconds", 1..=600)?

@@ -37,8 +37,18 @@ impl Display for Settings {
             Some(fallback) => writeln!(f, "# port: {}, and then {}", c.route.port, fallback.port)?,
         }
         proxy(f, &c.proxy)?;
-        text(f, "thing_name", &c.thing_name)?;
-        text(f, "client_id", &c.client_id)?;
+        match c.thing_name.as_str() {
+            "" => writeln!(f, "# thing_name: what the cloud says")?,
+            name => text(f, "thing_name", name)?,
+        }
+        if !c.client_id.is_empty() {
+            text(f, "client_id", &c.client_id)?;
+        }
+        match c.generation {
+            Some(0) => {}
+            Some(number) => writeln!(f, "# generation {number} of the device's own, which is in force:")?,
+            None => writeln!(f, "# not there yet:")?,
+        }
         path(f, "certificate", &c.identity.certificate)?;
         path(f, "private_key", &c.identity.private_key)?;
         path(f, "root_ca", &c.identity.root_ca)?;
@@ -53,6 +63,7 @@ impl Display for Settings {
         ] {
             seconds(f, key, value)?;
         }
+        self.provisioning.show(f)?;
         match &self.host.firmware {
             None => writeln!(f, "\n# [firmware]: not configured")?,
             Some(checked) => {

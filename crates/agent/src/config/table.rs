@@ -35,6 +35,12 @@ pub(super) struct Table<'t> {
 
 type Found<'t> = Spanned<DeValue<'t>>;
 
+/// A value, or the command that prints it.
+pub(super) enum Word {
+    Text(String),
+    Command(String, Vec<String>),
+}
+
 impl<'t> Table<'t> {
     pub(super) fn parse(file: &'t Path, text: &'t str) -> Result<Self, ConfigError> {
         match DeTable::parse(text) {
@@ -70,7 +76,7 @@ impl<'t> Table<'t> {
         self.optional_table_in(key, name)?.ok_or_else(|| self.missing(key, &format!("a table [{name}]")))
     }
 
-    fn optional_table_in(
+    pub(super) fn optional_table_in(
         &mut self,
         key: &'static str,
         name: &'static str,
@@ -170,6 +176,25 @@ impl<'t> Table<'t> {
             strings.insert(key.get_ref().to_string(), string.to_owned());
         }
         Ok(strings)
+    }
+
+    /// The same, where each is a string or a table with a command.
+    pub(super) fn words(&mut self) -> Result<BTreeMap<String, Word>, ConfigError> {
+        const EXPECTED: &str = "a string, or { command = [\"/usr/bin/program\", \"argument\"] }";
+        let mut words = BTreeMap::new();
+        for (key, value) in std::mem::take(&mut self.keys) {
+            let word = match value.get_ref() {
+                DeValue::String(text) if !text.is_empty() => Some(Word::Text(text.to_string())),
+                DeValue::Table(table) if table.len() == 1 => table
+                    .get("command")
+                    .and_then(|value| command(value.get_ref()))
+                    .map(|(program, arguments)| Word::Command(program, arguments)),
+                _ => None,
+            };
+            let word = word.ok_or_else(|| self.wrong(key.get_ref(), &value, EXPECTED))?;
+            words.insert(key.get_ref().to_string(), word);
+        }
+        Ok(words)
     }
 
     /// The same with paths.

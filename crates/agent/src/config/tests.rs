@@ -53,6 +53,8 @@ fn the_example_documents_the_defaults() {
     all.download.root_ca = None;
     assert!(all.download.proxy.take().is_some());
     all.connection.proxy = Proxy::None;
+    assert!(all.provisioning.claim.is_some() && all.provisioning.parameters.len() == 2);
+    all.provisioning = Provisioning::default();
     assert!(all.metrics.is_some());
     all.metrics = None;
     assert!(all.publish.is_some());
@@ -154,6 +156,34 @@ fn a_proxys_password_is_shown_nowhere() {
     }
     let said = message(&format!("{MINIMAL}proxy = \"http://u@p:1\"\nproxy_password_file = \"nowhere\"\n"));
     assert!(said.contains("proxy_password_file: ") && said.contains("No such file"), "{said}");
+}
+
+const CLAIM: &str = "[connection]\nendpoint = \"e\"\nroot_ca = \"r.pem\"\n[provisioning]\ntemplate = \"t\"\n\
+    claim_certificate = \"c.pem\"\nclaim_private_key = \"k.pem\"\nrotation_template = \"r\"\n\
+    parameters = { A = \"x\", \"b c\" = { command = [\"/bin/echo\", \"1\"] } }\n";
+
+#[test]
+fn with_a_claim_the_cloud_says_who_this_is() {
+    let settings = load(CLAIM).unwrap();
+    let claim = settings.awaits_provisioning().unwrap();
+    assert_eq!((claim.template.as_str(), settings.connection.thing_name.as_str()), ("t", ""));
+    assert!(claim.files.root_ca.ends_with("r.pem"));
+    assert_eq!(settings.provisioning.parameters.len(), 2);
+    let printed = settings.to_string();
+    assert!(printed.contains("\"b c\" = { command = [\"/bin/echo\", \"1\"] }"), "{printed}");
+    assert_eq!(load(&printed).unwrap().provisioning.parameters, settings.provisioning.parameters);
+    let with = |line: &str| message(&CLAIM.replace("template = \"t\"\n", line));
+    for (line, expected) in [
+        ("", "[provisioning] claim_certificate: found an unknown key"),
+        ("template = \"a/b\"\n", "[provisioning] template: expected 1 to 36"),
+        ("template = \"t\"\ntemplates = 1\n", "[provisioning] templates"),
+    ] {
+        assert!(with(line).contains(expected), "{line}: {}", with(line));
+    }
+    let parameter = |value: &str| message(&CLAIM.replace("\"x\"", value));
+    for value in ["1", "\"\"", "{ command = [] }", "{ commands = [\"a\"] }", "{ command = [\"a\"], x = 1 }"] {
+        assert!(parameter(value).contains("[provisioning.parameters] A"), "{value}: {}", parameter(value));
+    }
 }
 
 const SLOTS: &str =

@@ -1,6 +1,7 @@
 //! The way to the cloud, step by step.
 
-use connection::probe::{Question, Stuck, probe, probe_tls};
+use connection::probe::{probe, probe_tls};
+use connection::talk::{Question, Stuck};
 use connection::{Proxy, Settings, Step};
 use jobs::{JobTarget, describe};
 
@@ -45,8 +46,7 @@ async fn attempt(
         return Ok(());
     };
     let topic = describe(thing_name, &JobTarget::Next);
-    let answers = ["accepted", "rejected"].map(|verdict| format!("{topic}/{verdict}")).to_vec();
-    let question = Question { payload: r#"{"includeJobDocument":false}"#.into(), topic, answers };
+    let question = Question::accepted_or_rejected(topic, r#"{"includeJobDocument":false}"#);
     let refused = format!("{}/rejected", question.topic);
     let answer = probe(settings, &question).await?;
     reached(settings, Step::Answer, report);

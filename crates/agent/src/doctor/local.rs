@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use connection::{tls, utc};
 
 use super::{Agent, Check};
-use crate::config::Settings;
+use crate::config::{Claim, ConfigError, Settings};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What there must be time for: to notice it, and to give the device another one.
@@ -60,6 +60,21 @@ pub fn certificate(file: &Path, now: SystemTime) -> Check {
         ),
         Ok(left) => {
             Check::ok(NAME, format!("valid until {until}, for {} days", left.as_secs() / DAY.as_secs()))
+        }
+    }
+}
+
+/// Of a device that has no certificate of its own yet.
+pub fn claim(claim: &Claim, usable: Result<(), ConfigError>) -> Check {
+    const NAME: &str = "certificate";
+    match usable {
+        Ok(()) => Check::warning(
+            NAME,
+            format!("there is none yet: `fleethand run` asks for one with the template {}", claim.template),
+            "if it has tried, its log says why there is none",
+        ),
+        Err(error) => {
+            Check::failed(NAME, error, "correct the file: without it the device gets no certificate")
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use connection::tls::IdentityFiles;
 
+use super::claim::ByClaim;
 use crate::config::Settings;
 
 /// Every option that is missing is taken from the configuration that is there, or asked for on a terminal.
@@ -18,13 +19,15 @@ pub struct Order {
     port: Option<u16>,
     /// The name of the thing that this device is.
     #[arg(long, value_name = "NAME")]
-    thing: Option<String>,
+    pub thing: Option<String>,
     /// The device's certificate, PEM.
     #[arg(long, value_name = "FILE")]
-    cert: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
     /// The device's private key, PEM.
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub claim: ByClaim,
     /// The root that the endpoint's certificate comes from, PEM: Amazon Root CA 1.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -55,9 +58,9 @@ pub struct Complete {
     pub enable: bool,
 }
 
-pub fn complete(order: Order, before: Option<&Settings>) -> anyhow::Result<Complete> {
+pub fn complete(order: &Order, before: Option<&Settings>) -> anyhow::Result<Complete> {
     let known = before.map(|settings| &settings.connection);
-    let file = |path: PathBuf| path.display().to_string();
+    let file = |path: &PathBuf| path.display().to_string();
     let identity = |which: fn(&IdentityFiles) -> &PathBuf| {
         known.map(|known| which(&known.identity).display().to_string())
     };
@@ -65,29 +68,33 @@ pub fn complete(order: Order, before: Option<&Settings>) -> anyhow::Result<Compl
     let endpoint = questions.answer(
         "--endpoint",
         "Endpoint",
-        order.endpoint,
+        order.endpoint.clone(),
         known.map(|known| known.endpoint.clone()),
     )?;
     let thing = questions.answer(
         "--thing",
         "Thing name",
-        order.thing,
+        order.thing.clone(),
         known.map(|known| known.thing_name.clone()),
     )?;
     let cert = questions.answer(
         "--cert",
         "Certificate file",
-        order.cert.map(file),
+        order.cert.as_ref().map(file),
         identity(|files| &files.certificate),
     )?;
     let key = questions.answer(
         "--key",
         "Private key file",
-        order.key.map(file),
+        order.key.as_ref().map(file),
         identity(|files| &files.private_key),
     )?;
-    let ca =
-        questions.answer("--ca", "Root CA file", order.ca.map(file), identity(|files| &files.root_ca))?;
+    let ca = questions.answer(
+        "--ca",
+        "Root CA file",
+        order.ca.as_ref().map(file),
+        identity(|files| &files.root_ca),
+    )?;
     if !questions.missing.is_empty() {
         // As every other wrong usage.
         let missing = format!("{} must be given, or asked for on a terminal\n", questions.missing.join(", "));

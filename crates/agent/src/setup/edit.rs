@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use toml_edit::{DocumentMut, Item, Table, Value};
 
-use super::{Complete, IDENTITY};
+use super::IDENTITY;
+use super::ask::Complete;
 
 /// What the package installs: where there is no file, this is the one that is edited.
 const DEFAULT: &str = include_str!("../../../../packaging/fleethand.toml");

@@ -10,6 +10,7 @@
 
 #[path = "../../../cloud/tests/support/mod.rs"]
 pub mod cloud;
+pub mod fleet;
 pub mod helper;
 pub mod meters;
 #[cfg(feature = "rauc")]

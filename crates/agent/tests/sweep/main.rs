@@ -11,6 +11,7 @@
 
 mod disk;
 mod divided;
+mod identity;
 mod operation;
 #[cfg(feature = "rauc")]
 mod rauc;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use disk::{Disk, Left, Mount};
 use divided::Divided;
+use identity::Identity;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use operation::{Operation, Scenario, Standing};
@@ -397,6 +399,16 @@ fn two_processes_and_slots_with_a_system_that_is_well() {
 #[test]
 fn two_processes_and_slots_with_a_system_that_is_not_well() {
     sweep_of_both_if_asked(Slots::new(System::Unhealthy, Writer::Agent));
+}
+
+#[test]
+fn provisioning() {
+    sweep(&Identity::First);
+}
+
+#[test]
+fn rotate_certificate() {
+    sweep(&Identity::Next);
 }
 
 #[test]

@@ -295,7 +295,7 @@ impl Scope<'_> {
             match name.strip_prefix('!') {
                 Some(literal) => done += &format!("${{{literal}}}"),
                 None => {
-                    done += &more.get(name).map_or_else(|| self.value(name), |value| Ok(value.clone()))?
+                    done += &more.get(name).map_or_else(|| self.value(name), |value| Ok(value.clone()))?;
                 }
             }
             rest = after;
