@@ -231,6 +231,53 @@ fn what_is_refused_is_said_with_its_reason_and_not_tried_again_until_something_e
     in_step(&cloud, &device);
 }
 
+/// Messages that are lost, repeated or refused cost a question, and change nothing in the end.
+#[test]
+fn whatever_becomes_of_messages_each_wish_is_granted_once() {
+    let cloud = Cloud::start(&[]);
+    let mut device = device(&cloud, "");
+    device.start();
+    let shadow = sensors(&cloud);
+    let topic = |what: &str| format!("$aws/things/+/shadow/name/{SENSORS}/{what}");
+    let fault = |kind: &str, what: &str, count: u64| {
+        cloud.fault(json!({"fault": kind, "topic": topic(what), "count": count, "code": "409"}));
+    };
+    shadow.desire(json!({"n": 1}));
+    shadow.until_it_is(json!({"n": 1}));
+    // Nothing is heard of the second; the third shows that there was one.
+    fault("drop", "update/accepted", 1);
+    fault("drop", "update/delta", 1);
+    shadow.desire(json!({"n": 2, "second": true}));
+    shadow.desire(json!({"n": 3}));
+    shadow.until_it_is(json!({"n": 3, "second": true}));
+    assert_eq!(runs(&device), 2);
+    fault("duplicate", "#", 6);
+    shadow.desire(json!({"n": 4}));
+    shadow.until_it_is(json!({"n": 4, "second": true}));
+    cloud.admin("DELETE", "faults", None);
+    // A delta comes alone; and the report meets conflicts.
+    fault("drop", "update/accepted", 1);
+    fault("reject", "update", 2);
+    shadow.desire(json!({"n": 5}));
+    shadow.until_it_is(json!({"n": 5, "second": true}));
+    fault("throttle", "update", 1);
+    shadow.desire(json!({"n": 6}));
+    shadow.until_it_is(json!({"n": 6, "second": true}));
+    // The report is taken, and its answer does not come: it is sent once more.
+    device.write("hold", "");
+    shadow.desire(json!({"n": 7}));
+    until_it_runs(&device, 6);
+    fault("drop", "update/accepted", 1);
+    fs::remove_file(device.path("hold")).unwrap();
+    shadow.until_it_is(json!({"n": 7, "second": true}));
+    until("the second report", || {
+        let asked = device.fleethand(&["shadow", "get", SENSORS]);
+        String::from_utf8(asked.stdout).unwrap().contains(", in force").then_some(())
+    });
+    assert_eq!((file(&device), runs(&device)), (json!({"n": 7, "second": true}), 6));
+    in_step(&cloud, &device);
+}
+
 #[test]
 fn edits_on_the_device_are_seen_and_stay_until_something_else_is_desired() {
     let cloud = Cloud::start(&[]);
@@ -397,7 +444,7 @@ fn the_status_shows_what_the_agent_knows_of_its_shadows() {
         )
     };
     let (code, text) = said(&["get", SENSORS]);
-    assert!(code == Some(0) && text.contains("in force\n  desired   {\"a\":1}\n"), "{text}");
+    assert!(code == Some(0) && text.contains(", in force\n  desired   {\"a\":1}\n"), "{text}");
     let (_, text) = said(&["get", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["reported"], json!({"a": 1}));
     let (code, text) = said(&["get", "lamp"]);

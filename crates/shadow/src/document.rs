@@ -75,6 +75,20 @@ pub fn merge(into: &mut Members, patch: &Members) {
     }
 }
 
+/// What is desired and not so reported, as the service reckons it.
+pub(crate) fn delta(desired: &Members, reported: &Members) -> Members {
+    let differs = |(key, wanted): (&String, &Value)| {
+        let differs = match (wanted, reported.get(key)) {
+            (Value::Object(wanted), Some(Value::Object(found))) => {
+                Some(delta(wanted, found)).filter(|inner| !inner.is_empty()).map(Value::Object)
+            }
+            (wanted, found) => (Some(wanted) != found).then(|| wanted.clone()),
+        };
+        Some((key.clone(), differs?))
+    };
+    desired.iter().filter_map(differs).collect()
+}
+
 /// The update that makes `to` of `from`: null for what is not there any more, or it would stay for ever.
 pub fn difference(from: &Members, to: &Members) -> Option<Members> {
     let mut patch = Members::new();
@@ -149,6 +163,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn merging_the_difference_gives_what_was_wanted(from in section(), to in section()) {
             let mut merged = from.clone();

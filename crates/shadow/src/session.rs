@@ -91,6 +91,8 @@ enum Asked {
 struct Document {
     version: u64,
     is_there: bool,
+    /// It is an answer, and not what was made of one by what was heard since.
+    is_asked_for: bool,
     desired: Members,
     reported: Members,
 }
@@ -244,6 +246,8 @@ impl Session {
     }
 
     fn ask(&mut self, now: Instant) {
+        // What is heard before the answer may be older than it, or newer.
+        self.known = None;
         self.ask_at = None;
         self.heard = 0;
         let token = self.tokens.next();

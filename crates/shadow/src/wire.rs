@@ -27,9 +27,15 @@ pub(crate) struct Accepted {
     pub client_token: Option<String>,
 }
 
-/// `update/delta` and `delete/accepted`: which version it is about.
+/// All that differs, and in which version.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Version {
+pub(crate) struct Delta {
+    pub state: Members,
+    pub version: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Deleted {
     pub version: u64,
 }
 

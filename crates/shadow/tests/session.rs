@@ -138,6 +138,28 @@ fn an_update_in_turn_is_all_there_is_to_know_and_its_delta_costs_nothing_more() 
 }
 
 #[test]
+fn a_delta_that_says_something_else_than_is_known_is_the_sign_of_a_loss_that_no_version_tells_of() {
+    let mut test = Test::knowing(5, json!({"desired": {"a": 1}, "reported": {"a": 1}}));
+    test.wants(json!({"a": 1}));
+    // It was deleted, and made anew: the version goes on.
+    test.hears("update/accepted", json!({"state": {"desired": {"b": 2}}, "version": 6}));
+    test.hears("update/delta", json!({"state": {"b": 2}, "version": 6}));
+    test.wants(json!({"a": 1, "b": 2}));
+    assert_eq!(test.session.deadline(), None, "so far it fits");
+    test.hears("update/accepted", json!({"state": {"reported": {"c": 1}}, "version": 7}));
+    test.hears("update/delta", json!({"state": {"b": 3}, "version": 7}));
+    test.silent();
+    test.waits();
+    let token = test.asks();
+    let state = json!({"desired": {"b": 3}, "reported": {"c": 1}});
+    test.hears("get/accepted", json!({"state": state, "version": 7, "clientToken": token}));
+    test.wants(json!({"b": 3}));
+    // An answer is the last word, whatever a delta says.
+    test.hears("update/delta", json!({"state": {"b": 9}, "version": 7}));
+    assert_eq!(test.session.deadline(), None);
+}
+
+#[test]
 fn a_delta_before_its_update_waits_for_it() {
     let mut test = Test::knowing(5, json!({"desired": {"a": 1}}));
     test.wants(json!({"a": 1}));
@@ -177,6 +199,21 @@ fn an_answer_that_is_older_than_what_was_heard_meanwhile_is_not_the_last_word() 
     let token = test.asks();
     test.hears("get/accepted", json!({"state": {"desired": {"a": 2}}, "version": 6, "clientToken": token}));
     test.wants(json!({"a": 2}));
+}
+
+#[test]
+fn what_is_heard_while_an_answer_is_on_its_way_may_be_newer_than_the_answer() {
+    let mut test = Test::knowing(5, json!({"desired": {"a": 1}}));
+    test.wants(json!({"a": 1}));
+    test.hears("update/delta", json!({"state": {"a": 2}, "version": 6}));
+    test.waits();
+    let token = test.asks();
+    test.hears("delete/accepted", json!({"version": 6}));
+    test.hears("get/accepted", json!({"state": {"desired": {"a": 2}}, "version": 6, "clientToken": token}));
+    test.waits();
+    let token = test.asks();
+    test.hears("get/rejected", json!({"code": 404, "message": "none", "clientToken": token}));
+    test.wants(json!({}));
 }
 
 #[test]

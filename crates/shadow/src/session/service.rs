@@ -4,12 +4,15 @@ use std::time::Instant;
 
 use super::request::backoff;
 use super::{Action, Asked, Document, Session};
-use crate::document::{Members, merge};
+use crate::document::{Members, delta, merge};
 use crate::topic::Heard;
-use crate::wire::{Accepted, Rejected, Version, read};
+use crate::wire::{Accepted, Deleted, Delta, Rejected, read};
 
 /// So often in a row a report meets a conflict before it waits for something else to happen.
 const MOST_CONFLICTS: u32 = 5;
+
+/// A version that nothing reaches: only asking helps.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Session {
     /// A message of the connection; false when it is not about this shadow.
@@ -20,8 +23,8 @@ impl Session {
             Heard::GetRejected => read(payload).map(|answer| self.get_rejected(now, &answer)),
             Heard::UpdateAccepted => read(payload).map(|answer| self.updated(now, answer)),
             Heard::UpdateRejected => read(payload).map(|answer| self.update_rejected(now, &answer)),
-            Heard::Delta => read(payload).map(|Version { version }| self.heard_of(now, version)),
-            Heard::DeleteAccepted => read(payload).map(|Version { version }| self.deleted(now, version)),
+            Heard::Delta => read(payload).map(|delta| self.differs(now, &delta)),
+            Heard::DeleteAccepted => read(payload).map(|Deleted { version }| self.deleted(now, version)),
         };
         self.go_on(now);
         true
@@ -40,6 +43,7 @@ impl Session {
         self.know(Document {
             version: answer.version,
             is_there: true,
+            is_asked_for: true,
             desired: state.desired.flatten().unwrap_or_default(),
             reported: state.reported.flatten().unwrap_or_default(),
         });
@@ -83,6 +87,7 @@ impl Session {
         self.refused = false;
         known.version = answer.version;
         known.is_there = true;
+        known.is_asked_for = false;
         match answer.state {
             None => {
                 known.desired.clear();
@@ -97,6 +102,17 @@ impl Session {
             self.ask_at = None;
         }
         self.tell();
+    }
+
+    /// The service's own word on what differs: where it is not ours, something was lost that no version tells of, such as
+    /// a deletion before the shadow was made anew.
+    fn differs(&mut self, now: Instant, said: &Delta) {
+        let known = self.known.as_ref().filter(|known| known.is_there && known.version == said.version);
+        let other = known.filter(|known| !known.is_asked_for);
+        if other.is_some_and(|known| delta(&known.desired, &known.reported) != said.state) {
+            return self.heard_of(now, UNKNOWN);
+        }
+        self.heard_of(now, said.version);
     }
 
     /// There is this version. If it is newer than what is known, and what made it does not come, it was lost.
@@ -114,11 +130,10 @@ impl Session {
 
     fn deleted(&mut self, now: Instant, version: u64) {
         match &self.known {
-            Some(known) if version < known.version => {
-                tracing::debug!(version, "a late deletion of the shadow is ignored");
-            }
-            Some(_) => self.know(Document { version, ..Document::default() }),
-            None => self.heard_of(now, version),
+            Some(known) if !known.is_there && version == known.version => {}
+            Some(known) if version >= known.version => self.know(Document { version, ..Document::default() }),
+            // It is out of turn: what is taken for an update of what was before may have made what is now.
+            _ => self.heard_of(now, UNKNOWN),
         }
     }
 
