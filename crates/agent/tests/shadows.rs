@@ -236,6 +236,7 @@ fn what_is_refused_is_said_with_its_reason_and_not_tried_again_until_something_e
 fn whatever_becomes_of_messages_each_wish_is_granted_once() {
     let cloud = Cloud::start(&[]);
     let mut device = device(&cloud, "");
+    device.configure("connection", "request_timeout_seconds = 1");
     device.start();
     let shadow = sensors(&cloud);
     let topic = |what: &str| format!("$aws/things/+/shadow/name/{SENSORS}/{what}");
