@@ -180,10 +180,7 @@ impl Agent {
                 self.report(&outcome);
             }
             (AfterStart::Report(outcome), None) => {
-                Held::new(None).log_end(&outcome);
-                if let Some(entry) = host.entry() {
-                    self.shadows.ended(&entry.execution, &outcome);
-                }
+                execution::ended_here(host.entry(), &mut self.shadows, &outcome);
                 host.abandon().await;
             }
             (what, key) => {

@@ -31,6 +31,8 @@ const MESSAGE_IDS: &[(&str, &str)] = &[
     ("job-rejected", "0cdedd4504a947028dfaf6623d75e119"),
     ("rolling-back", "2c1d97df184442fc9d09747199553d41"),
     ("rebooting", "28ebebf4b8f6406f85d294fd4fe1674d"),
+    ("shadow-applied", "d9eec59d732b4a829ddc5fcaa02e6de4"),
+    ("shadow-refused", "5df3ecaaa6324759a8720ab8fd5bfb0f"),
     ("certificate-expires", "d270386680204e2bb6a7d34b32ab81e1"),
 ];
 

@@ -52,6 +52,15 @@ pub struct Cost {
     /// How often each idle device asks whether it missed a job ([connection] poll_interval_seconds)
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub asks_per_month: u64,
+    /// Files that are kept as shadows desire, on each device
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub shadow_files: u64,
+    /// How often each of them is desired otherwise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub shadow_changes_per_month: u64,
+    /// How often each device reports what it is ([shadows] report, and packages)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub shadow_reports_per_month: u64,
     /// Dollars for a million units; without it, that of us-east-1 for the first billion
     #[arg(long, value_name = "P")]
     pub price_per_million: Option<f64>,

@@ -14,6 +14,9 @@ pub fn run(arguments: &cli::Cost) -> anyhow::Result<()> {
         progress_reports: arguments.progress_reports,
         reconnects_per_month: arguments.reconnects_per_month,
         asks_per_month: arguments.asks_per_month,
+        shadow_files: arguments.shadow_files,
+        shadow_changes_per_month: arguments.shadow_changes_per_month,
+        shadow_reports_per_month: arguments.shadow_reports_per_month,
     };
     let price = arguments.price_per_million.unwrap_or(DOLLARS_PER_MILLION);
     std::io::stdout().write_all(table(&fleet, price).as_bytes())?;
@@ -52,6 +55,9 @@ mod tests {
             progress_reports: 0,
             reconnects_per_month: 0,
             asks_per_month: 0,
+            shadow_files: 0,
+            shadow_changes_per_month: 0,
+            shadow_reports_per_month: 0,
         };
         let text = table(&fleet, 1.0);
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -15,6 +15,12 @@ pub struct Fleet {
     pub reconnects_per_month: u64,
     /// How often an idle device asks whether it missed something.
     pub asks_per_month: u64,
+    /// Files that are kept as shadows desire.
+    pub shadow_files: u64,
+    /// Of each of them.
+    pub shadow_changes_per_month: u64,
+    /// Of the classic shadow, and of packages.
+    pub shadow_reports_per_month: u64,
 }
 
 /// What happens, and what it costs one device each time.
@@ -35,15 +41,25 @@ const JOB: [(Class, Direction, u64); 3] = [
 const REPORT: [(Class, Direction, u64); 2] =
     [(Class::JobsUpdate, Direction::Sent, 1), (Class::JobsUpdate, Direction::Received, 1)];
 
+const SHADOW_ASK: [(Class, Direction, u64); 2] =
+    [(Class::Shadow, Direction::Sent, 1), (Class::Shadow, Direction::Received, 1)];
+/// What is desired comes in as an update and as a delta; what is in force is reported, and accepted.
+const SHADOW_CHANGE: [(Class, Direction, u64); 2] =
+    [(Class::Shadow, Direction::Sent, 1), (Class::Shadow, Direction::Received, 3)];
+
 impl Fleet {
     /// Units of all devices in a month. Bytes are not known.
     pub fn month(&self) -> Vec<(Line, Count)> {
         let jobs = self.devices.saturating_mul(self.jobs_per_month);
+        let files = self.devices.saturating_mul(self.shadow_files);
         let happens = [
             (&CONNECT[..], self.devices.saturating_mul(self.reconnects_per_month)),
             (&ASK[..], self.devices.saturating_mul(self.asks_per_month)),
             (&JOB[..], jobs),
             (&REPORT[..], jobs.saturating_mul(self.progress_reports)),
+            (&SHADOW_ASK[..], files.saturating_mul(self.reconnects_per_month)),
+            (&SHADOW_CHANGE[..], files.saturating_mul(self.shadow_changes_per_month)),
+            (&SHADOW_ASK[..], self.devices.saturating_mul(self.shadow_reports_per_month)),
         ];
         let mut lines = std::collections::BTreeMap::<Line, Count>::new();
         for (messages, times) in happens {
@@ -73,8 +89,15 @@ mod tests {
             progress_reports: 9,
             reconnects_per_month: 0,
             asks_per_month: 0,
+            shadow_files: 0,
+            shadow_changes_per_month: 9,
+            shadow_reports_per_month: 0,
         };
         assert_eq!(units(idle), 0);
+        let file = Fleet { shadow_files: 1, shadow_changes_per_month: 0, ..idle };
+        assert_eq!(units(Fleet { shadow_changes_per_month: 2, ..file }), 8);
+        assert_eq!(units(Fleet { reconnects_per_month: 1, ..file }), 6);
+        assert_eq!(units(Fleet { shadow_reports_per_month: 3, ..idle }), 6);
         assert_eq!(units(Fleet { jobs_per_month: 1, progress_reports: 0, ..idle }), 6);
         assert_eq!(units(Fleet { jobs_per_month: 1, progress_reports: 3, ..idle }), 12);
         assert_eq!(units(Fleet { reconnects_per_month: 1, ..idle }), 4);

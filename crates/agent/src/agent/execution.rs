@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dispatcher::{Ended, OnOffer, Outcome, Phase, on_offer};
+use dispatcher::{Ended, Entry, OnOffer, Outcome, Phase, on_offer};
 use jobs::{ExecutionKey, JobExecution, Settlement, Status, Withdrawal};
 
 use super::Agent;
@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::held::{self, Held};
 use crate::history::Settled;
 use crate::report;
+use crate::shadows::Shadows;
 use crate::worker::Work;
 
 impl Agent {
@@ -134,10 +135,7 @@ impl Agent {
             }
             ended => {
                 if let (Ended::Outcome(outcome), Some(host)) = (ended, self.worker.idle()) {
-                    Held::new(None).log_end(&outcome);
-                    if let Some(entry) = host.entry() {
-                        self.shadows.ended(&entry.execution, &outcome);
-                    }
+                    ended_here(host.entry(), &mut self.shadows, &outcome);
                     host.settled();
                 }
                 self.held = None;
@@ -218,5 +216,13 @@ impl Agent {
             tracing::warn!("the interrupted execution is not pending any more");
             host.abandon().await;
         }
+    }
+}
+
+/// Nobody is owed a report of it but a shadow, if it was one's wish.
+pub(super) fn ended_here(entry: Option<&Entry>, shadows: &mut Shadows, outcome: &Outcome) {
+    match entry.filter(|entry| entry.execution.shadow().is_some()) {
+        Some(entry) => shadows.ended(&entry.execution, outcome),
+        None => Held::new(None).log_end(outcome),
     }
 }
