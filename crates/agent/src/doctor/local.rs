@@ -56,7 +56,7 @@ pub fn certificate(file: &Path, now: SystemTime) -> Check {
         Ok(left) if left < EXPIRES_SOON => Check::warning(
             NAME,
             format!("it expires at {until}, in {} days", left.as_secs() / DAY.as_secs()),
-            "make another certificate, and give it to `fleethand setup`",
+            "order `rotate-certificate`, or make another one and give it to `fleethand setup`",
         ),
         Ok(left) => {
             Check::ok(NAME, format!("valid until {until}, for {} days", left.as_secs() / DAY.as_secs()))

@@ -70,8 +70,11 @@ impl Scenario for Identity {
         }
     }
 
-    fn wrongs(&self, _: &Device, disk: &Path, _: &Standing) -> Vec<String> {
+    fn wrongs(&self, device: &Device, disk: &Path, _: &Standing) -> Vec<String> {
         let mut wrongs = Vec::new();
+        if device.log().contains("the certificate is refused") {
+            wrongs.push("what was in force did not work".to_owned());
+        }
         let identity = disk.join("state/identity");
         // Which number it is depends on how often it began anew.
         let found = names(&identity);
