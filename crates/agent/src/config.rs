@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::connection::Proxy;
-use ::connection::tls::TlsError;
+use ::connection::tls::{self, TlsError};
 use ::device::HostSettings;
 use dispatcher::policy::Policy;
 use dispatcher::{ConfigFile, Rules};
@@ -265,7 +265,7 @@ impl Settings {
 
     /// What there is to connect with: the device's identity, or the claim by which it gets one.
     pub fn check_identity(&self, file: &Path) -> Result<(), ConfigError> {
-        let Some(claim) = self.awaits_provisioning() else { return self.tls(file).map(drop) };
+        let Some(claim) = self.awaits_provisioning() else { return self.try_identity(file) };
         ::connection::tls::client_config(&claim.files).map(drop).map_err(|error| {
             let key = match &error.file {
                 file if *file == claim.files.certificate => "[provisioning] claim_certificate",
@@ -283,15 +283,23 @@ impl Settings {
 
     /// The same. An error names the configuration's key, too.
     pub fn tls(&self, file: &Path) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
+        self.identity().map_err(|error| self.unusable(file, &error))
+    }
+
+    /// A key in a token may come later, and the agent waits for it; who asks whether all is well wants to know now.
+    fn try_identity(&self, file: &Path) -> Result<(), ConfigError> {
+        self.tls(file)?;
+        tls::try_key(&self.connection.identity).map_err(|error| self.unusable(file, &error))
+    }
+
+    fn unusable(&self, file: &Path, error: &TlsError) -> ConfigError {
         let identity = &self.connection.identity;
-        self.identity().map_err(|error| {
-            let key = match &error.file {
-                file if *file == identity.certificate => "[connection] certificate",
-                file if *file == identity.root_ca => "[connection] root_ca",
-                _ => "[connection] private_key",
-            };
-            ConfigError::Unusable { file: file.to_owned(), key: key.to_owned(), problem: error.to_string() }
-        })
+        let key = match &error.file {
+            file if *file == identity.certificate => "[connection] certificate",
+            file if *file == identity.root_ca => "[connection] root_ca",
+            _ => "[connection] private_key",
+        };
+        ConfigError::Unusable { file: file.to_owned(), key: key.to_owned(), problem: error.to_string() }
     }
 }
 

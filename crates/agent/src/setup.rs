@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use connection::tls::TlsError;
+use connection::tls::{TlsError, Uri};
 
 pub use self::ask::Order;
 use self::ask::{Complete, complete};
@@ -50,6 +50,9 @@ pub async fn run(order: Order, file: &Path) -> anyhow::Result<ExitCode> {
     let edited = edit::configuration(&target, &order, &folder)?;
     let mut staged = Vec::new();
     for ((_, name), source) in IDENTITY.iter().zip([&order.cert, &order.key, &order.ca]) {
+        if is_in_token(source) {
+            continue;
+        }
         let bytes = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
         staged.push(Placed::beside(&below(&root, &folder.join(name)), &bytes, &owner)?);
     }
@@ -91,6 +94,9 @@ fn with_staged_identity(
     let files = [&mut identity.certificate, &mut identity.private_key, &mut identity.root_ca];
     let mut sources = Vec::new();
     for (file, source) in files.into_iter().zip([&order.cert, &order.key, &order.ca]) {
+        if is_in_token(source) {
+            continue;
+        }
         *file = staged_path(file);
         sources.push((file.clone(), source.clone()));
     }
@@ -129,6 +135,11 @@ fn below(root: &Path, path: &Path) -> PathBuf {
         Ok(rest) if root != Path::new("/") && !path.starts_with(root) => root.join(rest),
         _ => path.to_owned(),
     }
+}
+
+/// Of a key that never leaves its token there is no file.
+fn is_in_token(key: &Path) -> bool {
+    key.to_str().is_some_and(Uri::is_one)
 }
 
 fn staged_path(path: &Path) -> PathBuf {

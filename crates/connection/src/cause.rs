@@ -36,6 +36,9 @@ pub enum DisconnectCause {
     OtherName(rustls::Error),
     #[error("TLS: {0}")]
     Tls(rustls::Error),
+    /// Of a key in a token: one in a file was read at the start.
+    #[error("the device's private key cannot be used: {0}")]
+    Key(String),
     /// The way a server says no to a client certificate.
     #[error(
         "the server refuses this device's certificate ({0}): is it registered and ACTIVE at this endpoint's account \
@@ -148,6 +151,7 @@ impl DisconnectCause {
                 | Alert::CertificateRequired
                 | Alert::DecryptError,
             ) => Self::CertificateRefused(error),
+            rustls::Error::Other(key) => Self::Key(key.to_string()),
             _ => Self::Tls(error),
         }
     }

@@ -11,13 +11,22 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
+#[cfg(feature = "pkcs11")]
+mod scheme;
+#[cfg_attr(not(feature = "pkcs11"), path = "tls/no_token.rs")]
+mod token;
+mod uri;
+
+pub use uri::{Uri, UriError};
+
 use crate::Validity;
 
 #[derive(Clone, Debug)]
 pub struct IdentityFiles {
     /// PEM: the device's certificate, and after it the chain if there is one.
     pub certificate: PathBuf,
-    /// PEM: EC P-256, P-384 or RSA, as PKCS#8, PKCS#1 or SEC1, readable by its owner alone.
+    /// PEM: EC P-256, P-384 or RSA, as PKCS#8, PKCS#1 or SEC1, readable by its owner alone. Or a [PKCS#11 URI](Uri), of a key that
+    /// never leaves its token.
     pub private_key: PathBuf,
     /// PEM: who may sign the server's certificate, and nobody else may.
     pub root_ca: PathBuf,
@@ -53,6 +62,13 @@ pub enum Problem {
     UnsupportedKey,
     #[error("the private key does not belong to the certificate in {}", .certificate.display())]
     KeyMismatch { certificate: PathBuf },
+    #[error("{0}")]
+    Uri(#[from] UriError),
+    #[error("is a key in a token, and this fleethand was built without the feature `pkcs11`")]
+    NoTokens,
+    /// Of [`try_key`] alone.
+    #[error("cannot be used: {0}")]
+    Token(String),
     #[error("holds a certificate that cannot be trusted as a root: {0}")]
     BadRoot(rustls::Error),
     #[error("no TLS configuration can be built: {0}")]
@@ -66,13 +82,35 @@ const PRIVATE_KEY: &str = "a private key (-----BEGIN PRIVATE KEY-----, RSA PRIVA
 pub fn client_config(identity: &IdentityFiles) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = roots(&identity.root_ca).map_err(at(&identity.root_ca))?;
     let certificates = certificates(&identity.certificate).map_err(at(&identity.certificate))?;
-    let key = certified_key(identity, certificates).map_err(at(&identity.private_key))?;
+    let key = match in_token(identity)? {
+        Some(uri) => token_key(uri, certificates)?,
+        None => certified_key(identity, certificates).map_err(at(&identity.private_key))?,
+    };
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| at(&identity.certificate)(Problem::Rustls(error)))?
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     Ok(Arc::new(config))
+}
+
+/// Signs something with a key that is in a token, as every handshake does. A key in a file was looked at already.
+pub fn try_key(identity: &IdentityFiles) -> Result<(), TlsError> {
+    let Some(uri) = in_token(identity)? else { return Ok(()) };
+    let certificates = certificates(&identity.certificate).map_err(at(&identity.certificate))?;
+    let shown = PathBuf::from(uri.to_string());
+    token::try_key(uri, &certificates).map_err(at(&shown))
+}
+
+/// The token's key, if it is not a file's. No error shows what may be a PIN.
+fn in_token(identity: &IdentityFiles) -> Result<Option<Uri>, TlsError> {
+    let uri = Uri::of(&identity.private_key).transpose();
+    uri.map_err(|error| at(Path::new("pkcs11:…"))(error.into()))
+}
+
+fn token_key(uri: Uri, certificates: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, TlsError> {
+    let shown = PathBuf::from(uri.to_string());
+    token::certified_key(uri, certificates).map_err(at(&shown))
 }
 
 /// From when until when the first certificate of this file is valid.
@@ -126,11 +164,7 @@ fn certified_key(
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     let mut opened = File::open(file)?;
     let metadata = opened.metadata()?;
-    let mode = metadata.mode() & 0o7777;
-    // Root gives a key to a service by its group (and systemd its credentials), which cannot change it then. Everybody
-    // else's group is people.
-    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    if mode & others != 0 {
+    if let Some(mode) = may_others_read(&metadata) {
         let file = file.to_owned();
         return Err(Problem::OthersMayRead { mode, file });
     }
@@ -147,6 +181,15 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
         Err(rustls::pki_types::pem::Error::NoItemsFound) => Err(unexpected(PRIVATE_KEY, &pem)),
         Err(error) => Err(malformed(&error)),
     }
+}
+
+/// The mode, if it is too wide for a secret.
+fn may_others_read(metadata: &fs::Metadata) -> Option<u32> {
+    let mode = metadata.mode() & 0o7777;
+    // Root gives a key to a service by its group (and systemd its credentials), which cannot change it then. Everybody
+    // else's group is people.
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    (mode & others != 0).then_some(mode)
 }
 
 /// The kind of fault alone: the parser's own message may quote the line, and a line may be part of a key.

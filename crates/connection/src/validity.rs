@@ -11,6 +11,8 @@ pub struct Validity {
 }
 
 const INTEGER: u8 = 0x02;
+#[cfg(feature = "pkcs11")]
+const BIT_STRING: u8 = 0x03;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
@@ -31,6 +33,26 @@ impl Validity {
         let mut validity = Reader(tbs.expect(SEQUENCE)?);
         Some(Self { not_before: validity.time()?, not_after: validity.time()? })
     }
+}
+
+/// The public key: its algorithm, and its bits as they stand.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn public_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut certificate = Reader(Reader(certificate).expect(SEQUENCE)?);
+    let mut tbs = Reader(certificate.expect(SEQUENCE)?);
+    if tbs.0.first() == Some(&VERSION) {
+        tbs.expect(VERSION)?;
+    }
+    tbs.expect(INTEGER)?;
+    // The signature's algorithm, the issuer, the validity, the subject.
+    for _ in 0..4 {
+        tbs.expect(SEQUENCE)?;
+    }
+    let mut key = Reader(tbs.expect(SEQUENCE)?);
+    let algorithm = key.expect(SEQUENCE)?;
+    // No bit of the last byte is unused.
+    let bits = key.expect(BIT_STRING)?.strip_prefix(&[0])?;
+    Some((algorithm, bits))
 }
 
 /// DER, element by element.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use connection::tls::IdentityFiles;
+use connection::tls::{IdentityFiles, Uri};
 use connection::{HttpProxy, Proxy, Route, Transport};
 
 use super::table::Table;
@@ -76,10 +76,11 @@ pub(super) fn connection(mut table: Table<'_>, by_claim: Option<&Path>) -> Resul
         return Err(table.unusable("client_id", "expected 1 to 128 bytes, not beginning with $"));
     }
     let (route, fallback) = routes(&mut table)?;
-    let mut file = |key: &'static str| match by_claim {
-        None => table.required_path(key),
+    let mut file = |key: &'static str| match (table.path_unless(key, Uri::is_one)?, by_claim) {
+        (Some(path), _) => Ok(path),
         // A file that is not there is what makes the device ask for one.
-        Some(state) => Ok(table.path(key)?.unwrap_or_else(|| state.join("identity/none").join(key))),
+        (None, Some(state)) => Ok(state.join("identity/none").join(key)),
+        (None, None) => table.required_path(key),
     };
     let (certificate, private_key) = (file("certificate")?, file("private_key")?);
     let identity = IdentityFiles { certificate, private_key, root_ca: table.required_path("root_ca")? };

@@ -163,6 +163,17 @@ impl<'t> Table<'t> {
         self.path(key)?.ok_or_else(|| self.missing(key, "a path"))
     }
 
+    /// A path; or what is none, and counts from nowhere.
+    pub(super) fn path_unless(
+        &mut self,
+        key: &'static str,
+        is_none: fn(&str) -> bool,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
+        let text = self.string(key, "a path")?;
+        Ok(text.map(|text| if is_none(&text) { text.into() } else { folder.join(text) }))
+    }
+
     /// Everything that is left: names of the user's, each with a string.
     pub(super) fn strings_by_name(
         &mut self,

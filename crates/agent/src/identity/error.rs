@@ -31,6 +31,10 @@ pub enum Error {
     Parameter { name: String, problem: &'static str },
     #[error("{}: {source}", path.display())]
     Storage { path: PathBuf, source: io::Error },
+    #[error(
+        "the device's key is in a token, and not replaced by a file: another certificate for it comes by `fleethand setup`"
+    )]
+    KeyInToken,
     #[error("no key can be made: {0}")]
     Key(#[from] rcgen::Error),
 }
@@ -71,6 +75,7 @@ impl Error {
             Self::NewRefused(_) => "new-certificate-refused",
             Self::Mismatch(_) | Self::Files(_) => "certificate-mismatch",
             Self::NoTemplate => "not-configured",
+            Self::KeyInToken => "key-in-token",
             Self::Command { source, .. } => source.reason(),
             Self::Parameter { .. } => "parameter-unusable",
             Self::Storage { source, .. } if source.kind() == io::ErrorKind::StorageFull => "no-space",

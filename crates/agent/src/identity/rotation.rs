@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use connection::talk::TalkMeter;
-use connection::tls::client_config;
+use connection::tls::{Uri, client_config};
 use device::read_bounded;
 use dispatcher::{CertificateSource, ExecutionId, Outcome, Renewing, RotateCertificate};
 use tokio::sync::{mpsc, oneshot};
@@ -80,6 +80,9 @@ impl Rotation {
         made_for: &str,
         current: &Generation,
     ) -> Result<(), Error> {
+        if current.files.private_key.to_str().is_some_and(Uri::is_one) {
+            return Err(Error::KeyInToken);
+        }
         let new = match &order.from {
             CertificateSource::Template { name, parameters } => {
                 let configured = self.settings.provisioning.rotation_template.as_ref();

@@ -23,7 +23,7 @@ pub struct Order {
     /// The device's certificate, PEM.
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// The device's private key, PEM.
+    /// The device's private key, PEM; or a PKCS#11 URI, if it is in a token.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     #[command(flatten)]

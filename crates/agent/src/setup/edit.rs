@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use toml_edit::{DocumentMut, Item, Table, Value};
 
-use super::IDENTITY;
 use super::ask::Complete;
+use super::{IDENTITY, is_in_token};
 
 /// What the package installs: where there is no file, this is the one that is edited.
 const DEFAULT: &str = include_str!("../../../../packaging/fleethand.toml");
@@ -39,7 +39,11 @@ fn edit(old: &str, order: &Complete, identity: &Path) -> anyhow::Result<Edited> 
     let mut wanted: Vec<(&str, Value)> =
         vec![("endpoint", order.endpoint.as_str().into()), ("thing_name", order.thing.as_str().into())];
     wanted.extend(order.port.map(|port| ("port", i64::from(port).into())));
-    let files = IDENTITY.map(|(key, name)| (key, identity.join(name).to_string_lossy().as_ref().into()));
+    let place = |key: &str, name: &str| match key {
+        "private_key" if is_in_token(&order.key) => order.key.clone(),
+        _ => identity.join(name),
+    };
+    let files = IDENTITY.map(|(key, name)| (key, place(key, name).to_string_lossy().as_ref().into()));
     wanted.extend(files);
     let mut changes = Vec::new();
     for (key, mut new) in wanted {
