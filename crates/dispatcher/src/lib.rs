@@ -21,9 +21,8 @@ pub use dispatcher::{Context, Dispatcher, Ended};
 pub use journal::{Entry, ExecutionId, Journal, JournalError, Phase, Then};
 pub use operation::{
     ConfigFile, DocumentError, Mode, Operation, Parsed, Reboot, Rules, UpdateConfig, UpdateFirmware,
-    is_template_name,
 };
 pub use outcome::{Outcome, Progress, Until, Verdict, Wait};
 pub use plan::describe;
 pub use resume::{AfterStart, OnOffer, after_start, on_offer};
-pub use rotate::{CertificateSource, Identity, Renewing, RotateCertificate};
+pub use rotate::{CertificateSource, Identity, Renewing, RotateCertificate, is_template_name};

@@ -10,7 +10,7 @@ use release::Envelope;
 use serde_json::{Map, Value};
 
 use crate::config::Format;
-use crate::rotate::{CertificateSource, RotateCertificate};
+use crate::rotate::{RotateCertificate, rotate_certificate};
 
 /// A reboot may be ordered at most a day ahead: what is further away belongs into a scheduled job.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -249,48 +249,12 @@ fn reboot(members: &mut Members) -> Result<Reboot, DocumentError> {
     Ok(Reboot { delay: delay.unwrap_or_default() })
 }
 
-/// As AWS has them. It also keeps `+`, `#` and `/` out of topics.
-pub fn is_template_name(name: &str) -> bool {
-    (1..=36).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-}
-
-fn rotate_certificate(members: &mut Members) -> Result<RotateCertificate, DocumentError> {
-    let template = members.optional("template", "1 to 36 of the characters a-z A-Z 0-9 _ -", |v| {
-        as_string(v).filter(|name| is_template_name(name))
-    })?;
-    let parameters = members.optional("parameters", "an object whose members are strings", |v| {
-        v.as_object()?.iter().map(|(name, value)| Some((name.clone(), as_string(value)?))).collect()
-    })?;
-    let certificate = members.optional("certificate", CERTIFICATE, |v| {
-        as_string(v).filter(|pem| pem.starts_with(PEM_BEGINS) && pem.len() <= MAX_CERTIFICATE_BYTES)
-    })?;
-    let from = match (certificate, &template, &parameters) {
-        (None, ..) => {
-            CertificateSource::Template { name: template, parameters: parameters.unwrap_or_default() }
-        }
-        (Some(certificate), None, None) => CertificateSource::Document { certificate },
-        (Some(_), ..) => {
-            let found = "a certificate and a template or parameters".to_owned();
-            return Err(DocumentError::Invalid {
-                member: "certificate",
-                found,
-                expected: "one or the other",
-            });
-        }
-    };
-    Ok(RotateCertificate { from })
-}
-
-const PEM_BEGINS: &str = "-----BEGIN CERTIFICATE-----";
-const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
-const CERTIFICATE: &str = "PEM of at most 16 KiB that begins with -----BEGIN CERTIFICATE-----";
-
-fn as_string(value: &Value) -> Option<String> {
+pub(crate) fn as_string(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
 /// Takes members out of a document one by one; what is left over was not understood.
-struct Members(Map<String, Value>);
+pub(crate) struct Members(Map<String, Value>);
 
 impl Members {
     fn of(document: &Value) -> Result<Self, DocumentError> {
@@ -301,7 +265,7 @@ impl Members {
         })
     }
 
-    fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         member: &'static str,
         expected: &'static str,
@@ -359,6 +323,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::rotate::PEM_BEGINS;
 
     fn parse(document: Value) -> Result<Parsed, DocumentError> {
         Operation::parse(&document, &Rules::default())
@@ -396,26 +361,6 @@ mod tests {
         assert_eq!(now, Operation::Reboot(Reboot { delay: Duration::ZERO }));
         let day = parse(json!({"operation": "reboot", "delay": 86400})).unwrap().operation;
         assert_eq!(day, Operation::Reboot(Reboot { delay: MAX_DELAY }));
-    }
-
-    #[test]
-    fn a_certificate_comes_by_a_template_or_in_the_document() {
-        let from = |document: Value| match parse(document).unwrap().operation {
-            Operation::RotateCertificate(order) => order.from,
-            other => panic!("{other:?}"),
-        };
-        let template = |name: Option<&str>, parameters: &[(&str, &str)]| CertificateSource::Template {
-            name: name.map(str::to_owned),
-            parameters: parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        };
-        let rotate = json!({"operation": "rotate-certificate"});
-        assert_eq!(from(rotate.clone()), template(None, &[]));
-        let named = with(rotate.clone(), "template", json!("t-1"));
-        assert_eq!(from(named.clone()), template(Some("t-1"), &[]));
-        assert_eq!(from(with(named, "parameters", json!({"a": "b"}))), template(Some("t-1"), &[("a", "b")]));
-        let certificate = format!("{PEM_BEGINS}\nx\n");
-        let document = CertificateSource::Document { certificate: certificate.clone() };
-        assert_eq!(from(with(rotate, "certificate", json!(certificate))), document);
     }
 
     #[test]
