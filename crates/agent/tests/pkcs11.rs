@@ -92,10 +92,7 @@ fn set(device: &Device, key: &str, value: &str) {
 /// A certificate of the cloud for a key of another kind.
 fn certify(cloud: &Cloud, device: &Device, algorithm: &[&str]) {
     openssl(device, &[&["genpkey", "-out", "new.key"], algorithm].concat());
-    openssl(
-        device,
-        &["req", "-new", "-sha384", "-key", "new.key", "-subj", "/CN=edge-01", "-out", "new.csr"],
-    );
+    openssl(device, &["req", "-new", "-key", "new.key", "-subj", "/CN=edge-01", "-out", "new.csr"]);
     let csr = fs::read_to_string(device.path("new.csr")).unwrap();
     let made = cloud.done(
         "CreateCertificateFromCsr",

@@ -2,7 +2,8 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PublicKeyData, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -61,12 +62,30 @@ impl Authority {
     }
 
     pub(crate) fn issue_from_request(&self, pem: &str) -> Result<Issued, rcgen::Error> {
-        let mut request = CertificateSigningRequestParams::from_pem(pem)?;
+        let request = CertificateSigningRequestParams::from_pem(pem)?;
         // Of what the request asks for, only its subject and its key count: it may not make itself an authority.
         let mut params = for_client(CertificateParams::default());
-        params.distinguished_name = request.params.distinguished_name;
-        request.params = params;
-        Ok(issued(&request.signed_by(&self.issuer)?))
+        params.distinguished_name = request.params.distinguished_name.clone();
+        Ok(issued(&params.signed_by(&KeyOf(&request.public_key), &self.issuer)?))
+    }
+}
+
+/// The key of a request. rcgen tells its curve by the digest that the request is signed with, but `openssl req` signs with
+/// SHA-256 whatever the curve.
+struct KeyOf<'a>(&'a rcgen::PublicKey);
+
+impl PublicKeyData for KeyOf<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        let signed = PublicKeyData::algorithm(self.0);
+        if ![&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384].contains(&signed) {
+            return signed;
+        }
+        // One byte, and two coordinates of 48.
+        if self.der_bytes().len() == 97 { &PKCS_ECDSA_P384_SHA384 } else { &PKCS_ECDSA_P256_SHA256 }
     }
 }
 
