@@ -47,6 +47,10 @@ pub(crate) struct Serve {
     /// Address of MQTT over mutual TLS
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8883")]
     pub(crate) mqtts: SocketAddr,
+    /// Address of what AWS has on port 443: MQTT over TLS by ALPN, MQTT over WebSocket, the credential provider, Cognito; off
+    /// unless given
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) https: Option<SocketAddr>,
     /// Address of MQTT without TLS: on loopback only, for any client id; off unless given
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub(crate) mqtt: Option<SocketAddr>,

@@ -4,21 +4,24 @@
 //! and in the store is one and the same.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use crate::broker::{self, Broker};
 use crate::clock::Clock;
 use crate::engine::{ApiError, ConnectionId, Engine, Output, Request, Time};
 use crate::faults::{Fate, Fault, Faults, Kind};
-use crate::identity::{Identity, ThingFiles};
+use crate::identity::{Identity, Principal, ThingFiles};
 use crate::messages::MessageLog;
 use crate::shadow::{self, Shadows, Topic};
 use crate::store::Store;
+use crate::temporary::Temporary;
 
 pub(crate) struct Cloud {
     pub(crate) clock: Arc<Clock>,
@@ -116,6 +119,33 @@ impl Cloud {
             Some(result) => result,
             None => engine.control(now, request),
         }
+    }
+
+    /// A call of Cognito's identity pools; `now` is the machine's time.
+    pub(crate) fn cognito(
+        &self,
+        operation: &str,
+        body: &Value,
+        temporary: &Temporary,
+        now: Time,
+    ) -> Result<Value, ApiError> {
+        if let Some(code) = self.faults.on_call(operation, None) {
+            return Err(refusal(Plane::Control, code));
+        }
+        self.with_engine(None, |_, _| self.identity.cognito(now, operation, body, temporary))
+    }
+
+    /// Serves MQTT on a stream that was opened elsewhere, for as long as it lasts, or for so many seconds.
+    pub(crate) async fn mqtt(
+        self: &Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        address: IpAddr,
+        principal: Option<Principal>,
+        seconds: Option<i64>,
+    ) {
+        let ends = seconds.map(|seconds| self.clock.now().plus_secs(seconds));
+        let ends = ends.map(|at| u64::try_from(at.millis()).unwrap_or(0));
+        self.broker.connection(stream, address, principal, ends, Arc::clone(self) as _).await;
     }
 
     /// A thing, new or not, with one more certificate: what an agent needs to be that thing.

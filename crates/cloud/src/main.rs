@@ -20,6 +20,7 @@ mod s3;
 mod serve;
 mod shadow;
 mod store;
+mod temporary;
 
 use std::io::{IsTerminal as _, Write as _};
 

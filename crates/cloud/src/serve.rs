@@ -21,6 +21,7 @@ use crate::identity::Identity;
 use crate::s3::{ObjectStore, Presigner, Storage};
 use crate::shadow::{self, Shadows};
 use crate::store::{Row, Store};
+use crate::temporary::Temporary;
 
 pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     // Before anything else: who starts this may tell it to stop as soon as it runs.
@@ -37,6 +38,11 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
     let mqtts = listen(options.mqtts, "--mqtts").await?;
     let mqtt = match options.mqtt {
         Some(address) => Some(listen(address, "--mqtt").await?),
+        None => None,
+    };
+
+    let https = match options.https {
+        Some(address) => Some(listen(address, "--https").await?),
         None => None,
     };
 
@@ -82,18 +88,25 @@ pub(crate) async fn run(options: cli::Serve) -> anyhow::Result<()> {
         "api": format!("http://{}", api.local_addr()?),
         "s3": s3_url,
         "mqtts": mqtts.local_addr()?.to_string(),
+        "https": https.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|address| address.to_string()),
         "mqtt": mqtt.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|address| address.to_string()),
         "ca": ca.display().to_string(),
     });
 
     let cloud = Arc::new(Cloud::new(clock, faults.clone(), identity, engine, shadows, broker.clone(), store));
-    let api_state = http::Api {
+    let api_state = Arc::new(http::Api {
         cloud: cloud.clone(),
-        required: options.require_sigv4.then(|| credentials.clone()),
+        credentials: credentials.clone(),
+        temporary: Temporary::default(),
+        requires_signature: options.require_sigv4,
         ready: ready.clone(),
-    };
+    });
+    if let Some(https) = https {
+        let tls = cloud.identity.web_tls(options.strict_sni)?;
+        tokio::spawn(http::web::serve(https, tls.into(), api_state.clone()));
+    }
     let objects = Arc::new(ObjectStore::new(storage, credentials, faults));
-    tokio::spawn(http::serve(api, Arc::new(api_state)));
+    tokio::spawn(http::serve(api, api_state));
     tokio::spawn(objects.serve(s3));
     let timers = cloud.clone();
     tokio::spawn(async move { timers.run_timers().await });

@@ -69,14 +69,15 @@ fn boto3_finds_every_answer_in_the_service_model() {
 }
 
 fn device(protocol: &str) {
-    let cloud = Cloud::start(&[]);
+    let cloud = Cloud::start(&["--https", "127.0.0.1:0"]);
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let create = ["thing", "create", "edge-01", "--out", out, "--api", cloud.api()];
     assert!(
         Command::new(env!("CARGO_BIN_EXE_fleethand-cloud")).args(create).output().unwrap().status.success()
     );
-    let port = cloud.ready["mqtts"].as_str().unwrap().rsplit(':').next().unwrap();
+    let listener = if protocol.ends_with("-websocket") { "https" } else { "mqtts" };
+    let port = cloud.ready[listener].as_str().unwrap().rsplit(':').next().unwrap();
     assert_eq!(python("device.py", &[protocol, cloud.api(), port, out]), "ok\n");
     let mut seen = 0;
     let messages = cloud.messages(&mut seen);
@@ -141,6 +142,16 @@ fn the_device_sdk_provisions_itself_by_claim() {
     let port = cloud.ready["mqtts"].as_str().unwrap().rsplit(':').next().unwrap();
     let ca = cloud.ready["ca"].as_str().unwrap();
     assert_eq!(python("provision.py", &[cloud.api(), port, ca]), "ok\n");
+}
+
+#[test]
+fn the_device_sdk_speaks_mqtt_3_over_a_websocket_that_it_signs() {
+    device("mqtt311-websocket");
+}
+
+#[test]
+fn the_device_sdk_speaks_mqtt_5_over_a_websocket_signed_for_a_guest_of_cognito() {
+    device("mqtt5-websocket");
 }
 
 #[test]

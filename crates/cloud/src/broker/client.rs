@@ -24,8 +24,10 @@ use crate::shadow::Topic;
 /// Who is at the other end, before it has said anything.
 pub(super) struct Peer {
     pub(super) address: IpAddr,
-    /// None on the plain listener.
+    /// None on the plain listener, and where a signature was enough.
     pub(super) principal: Option<Principal>,
+    /// When it was signed for no longer, by the cloud's clock.
+    pub(super) ends: Option<u64>,
 }
 
 /// A client whose CONNECT was accepted. Its end is the end of the connection, whatever else happens.
@@ -36,6 +38,7 @@ pub(super) struct Client {
     /// Silence after which it is taken for dead.
     pub(super) patience: Duration,
     pub(super) broker: Arc<Embedded>,
+    ends: Option<u64>,
     thing: Option<Arc<str>>,
     rules: Arc<Rules>,
     may_extend_session: bool,
@@ -100,6 +103,7 @@ impl Client {
             outbox: connected.outbox,
             patience: Duration::from_secs(u64::from(keep_alive)) * 3 / 2,
             broker,
+            ends: peer.ends,
             thing,
             rules,
             may_extend_session: session_expiry > 0,
@@ -107,6 +111,11 @@ impl Client {
             aliases: Vec::new(),
             service,
         })
+    }
+
+    /// AWS notices when either side sends next.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ends.is_some_and(|ends| self.broker.now().cloud >= ends)
     }
 
     /// Ends the session's connection; only the first time counts.

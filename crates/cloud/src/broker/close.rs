@@ -24,6 +24,8 @@ pub(crate) enum Close {
     SubscriptionIdentifier,
     SlowReader,
     Administrative,
+    /// A day after the signature, or with the credentials that made it.
+    SignatureEnded,
 }
 
 impl Close {
@@ -43,6 +45,7 @@ impl Close {
             Self::Qos => Code::QosNotSupported,
             Self::SubscriptionIdentifier => Code::SubscriptionIdentifiersNotSupported,
             Self::Administrative => Code::AdministrativeAction,
+            Self::SignatureEnded => Code::NotAuthorized,
         })
     }
 
@@ -56,6 +59,7 @@ impl Close {
             Self::NotAuthorized => "FORBIDDEN_ACCESS",
             Self::SlowReader => "THROTTLED",
             Self::Administrative => "SERVER_INITIATED_DISCONNECT",
+            Self::SignatureEnded => "WEBSOCKET_TTL_EXPIRATION",
             Self::Malformed
             | Self::Protocol
             | Self::TopicName

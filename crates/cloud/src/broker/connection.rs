@@ -57,6 +57,10 @@ async fn serve(wire: &mut Wire<impl AsyncRead + AsyncWrite + Unpin>, client: &mu
     loop {
         take_deliveries(wire, client);
         if !wire.output.is_empty() {
+            if client.has_ended() {
+                wire.output.clear();
+                return Close::SignatureEnded;
+            }
             if let Err(close) = write(wire, client).await {
                 // Half of a packet may be out: nothing that follows would be understood.
                 wire.output.clear();
@@ -74,6 +78,7 @@ async fn serve(wire: &mut Wire<impl AsyncRead + AsyncWrite + Unpin>, client: &mu
             () = client.outbox.changed() => {}
             read = wire.read(), if paused.is_none() => match read {
                 Ok(0) | Err(_) => return Close::Lost,
+                Ok(_) if client.has_ended() => return Close::SignatureEnded,
                 Ok(bytes) => {
                     throttle.count(bytes);
                     match handle_all(wire, client) {

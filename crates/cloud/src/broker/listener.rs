@@ -32,7 +32,7 @@ pub(super) async fn serve(
                 connections.spawn(secure(stream, address, tls.clone(), Arc::clone(broker), Arc::clone(&service)));
             },
             accepted = accept(mqtt.as_ref()) => if let Some((stream, address)) = checked(accepted).await {
-                let peer = Peer { address: address.ip(), principal: None };
+                let peer = Peer { address: address.ip(), principal: None, ends: None };
                 connections.spawn(connection::run(stream, peer, Arc::clone(broker), Arc::clone(&service)));
             },
             Some(ended) = connections.join_next() => if let Err(error) = ended {
@@ -83,6 +83,6 @@ async fn secure(
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let Some(principal) = certificate.and_then(|der| broker.identity.principal(der)) else { return };
-    let peer = Peer { address: address.ip(), principal: Some(principal) };
+    let peer = Peer { address: address.ip(), principal: Some(principal), ends: None };
     connection::run(stream, peer, broker, service).await;
 }

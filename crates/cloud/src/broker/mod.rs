@@ -21,15 +21,18 @@ mod state;
 mod topic;
 mod wire;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Principal};
+use client::Peer;
 use close::Close;
-pub(crate) use limits::Limits;
+pub(crate) use limits::{Limits, PACKET_BYTES};
 pub(crate) use outside::{Attachment, Outside};
 use packet::Message;
 use state::{Now, State};
@@ -101,6 +104,19 @@ impl Broker {
         mqtt: Option<TcpListener>,
     ) -> Result<(), identity::Error> {
         listener::serve(&self.0, service, mqtts, mqtt).await
+    }
+
+    /// Serves one connection that was accepted elsewhere. Without a principal it may do everything; it is closed when it is
+    /// used after `ends`, by the cloud's clock.
+    pub(crate) async fn connection(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        address: IpAddr,
+        principal: Option<Principal>,
+        ends: Option<u64>,
+        service: Arc<dyn Service>,
+    ) {
+        connection::run(stream, Peer { address, principal, ends }, Arc::clone(&self.0), service).await;
     }
 
     /// Serves the things of another broker too. The attachment does so while it is `run`.

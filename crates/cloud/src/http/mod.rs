@@ -2,8 +2,12 @@
 
 mod admin;
 mod api;
+mod cognito;
+mod presigned;
 mod routes;
 pub(crate) mod sigv4;
+pub(crate) mod web;
+mod websocket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +22,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use crate::cloud::Cloud;
-use crate::engine::ApiError;
+use crate::engine::{ApiError, Time};
+use crate::temporary::Temporary;
 
 /// No request of this service is larger: a job document has 32 KiB at most, its parameters 30 KiB each.
 const MAX_BODY: usize = 1 << 20;
@@ -28,10 +33,24 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 /// What the handlers share.
 pub(crate) struct Api {
     pub(crate) cloud: Arc<Cloud>,
-    /// Whose signatures count; none when any credentials do.
-    pub(crate) required: Option<sigv4::Credentials>,
+    /// Whose signatures count, besides those of temporary credentials.
+    pub(crate) credentials: sigv4::Credentials,
+    pub(crate) temporary: Temporary,
+    /// Are signatures of this interface looked at? Those of a WebSocket always are.
+    pub(crate) requires_signature: bool,
     /// What `serve` printed when it was ready.
     pub(crate) ready: serde_json::Value,
+}
+
+impl Api {
+    /// The secret that belongs to this access key, if both are good at this time.
+    fn credentials_of(&self, access_key: &str, token: Option<&str>, now: Time) -> Option<sigv4::Credentials> {
+        if access_key == self.credentials.access_key {
+            return Some(self.credentials.clone());
+        }
+        let session = self.temporary.find(now, access_key, token)?;
+        Some(sigv4::Credentials { access_key: session.access_key, secret_key: session.secret_key })
+    }
 }
 
 /// Accepts connections until the future is dropped.
@@ -76,6 +95,7 @@ async fn handle(api: &Api, request: Request<Incoming>) -> Result<Answer, Infalli
     };
     let answer = match parts.uri.path().strip_prefix("/_cloud/") {
         Some(what) => admin::handle(api, what, &parts, &body),
+        None if cognito::is_asked(&parts.headers) => cognito::handle(api, &parts, &body),
         None => api::handle(api, &parts, &body),
     };
     tracing::debug!(method = %parts.method, path = parts.uri.path(), status = answer.status().as_u16(), "answered");

@@ -52,6 +52,12 @@ const CONTROL: &[Route] = &[
     ("PATCH", "/event-configurations", "UpdateEventConfigurations"),
     ("GET", "/package-configuration", "GetPackageConfiguration"),
     ("PATCH", "/package-configuration", "UpdatePackageConfiguration"),
+    // Role aliases
+    ("GET", "/role-aliases", "ListRoleAliases"),
+    ("POST", "/role-aliases/{roleAlias}", "CreateRoleAlias"),
+    ("GET", "/role-aliases/{roleAlias}", "DescribeRoleAlias"),
+    ("PUT", "/role-aliases/{roleAlias}", "UpdateRoleAlias"),
+    ("DELETE", "/role-aliases/{roleAlias}", "DeleteRoleAlias"),
     // Certificates
     ("POST", "/keys-and-certificate", "CreateKeysAndCertificate"),
     ("POST", "/certificates", "CreateCertificateFromCsr"),

@@ -12,10 +12,13 @@ use aws_sigv4::sign::v4;
 use bytes::Bytes;
 use hyper::http::request::Parts;
 
+use super::Api;
 use super::api::invalid;
 use crate::clock::system_time;
 use crate::engine::{ApiError, Time};
 
+/// What temporary credentials come with.
+const TOKEN: &str = "x-amz-security-token";
 /// How far a client's clock may be off.
 pub(crate) const MAX_SKEW_SECONDS: i64 = 900;
 
@@ -131,12 +134,7 @@ impl<'a> Authorization<'a> {
 }
 
 /// Refuses a request of the control or device plane that is not signed with these credentials.
-pub(super) fn verify(
-    credentials: &Credentials,
-    parts: &Parts,
-    body: &Bytes,
-    now: Time,
-) -> Result<(), ApiError> {
+pub(super) fn verify(api: &Api, parts: &Parts, body: &Bytes, now: Time) -> Result<(), ApiError> {
     let refused = |kind, message: &str| Err(invalid(403, kind, message));
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let Some(authorization) = header("authorization") else {
@@ -151,12 +149,12 @@ pub(super) fn verify(
     let Some((date, at)) = header("x-amz-date").and_then(|date| Some((date, parse_date(date)?))) else {
         return refused("IncompleteSignatureException", "The request has no valid X-Amz-Date header");
     };
-    if authorization.scope.access_key != credentials.access_key {
+    let Some(credentials) = api.credentials_of(authorization.scope.access_key, header(TOKEN), now) else {
         return refused(
             "UnrecognizedClientException",
             "The security token included in the request is invalid.",
         );
-    }
+    };
     if (now.secs() - at.secs()).abs() > MAX_SKEW_SECONDS || !date.starts_with(authorization.scope.date) {
         return refused("InvalidSignatureException", "Signature expired or not yet current");
     }
@@ -171,7 +169,7 @@ pub(super) fn verify(
     };
     let uri = format!("http://{host}{target}");
     let request = Signed { method: parts.method.as_str(), uri, headers, payload, expires: None };
-    match signature(credentials, &authorization.scope, at, request) {
+    match signature(&credentials, &authorization.scope, at, request) {
         Some((signature, _)) if signature == authorization.signature => Ok(()),
         _ => refused(
             "InvalidSignatureException",
@@ -224,7 +222,7 @@ mod tests {
         assert!(Scope::parse("a/20240102/us-east-1/iot/aws5_request").is_none());
     }
 
-    /// Cases of a URL without `X-Amz-Expires`, which only MQTT over WebSocket knows: nothing here takes one.
+    /// Cases of a URL without `X-Amz-Expires`, which only MQTT over WebSocket knows: `presigned.rs` takes them.
     const NOT_HERE: [&str; 2] = ["sigv4-no-expires", "sigv4-crt-connection-header"];
 
     #[test]

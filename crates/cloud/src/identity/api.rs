@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 
 use super::authority::Issued;
+use super::cognito;
 use super::registry::{Certificate, Registry, Status, fingerprint};
 use crate::engine::ApiError;
 
@@ -47,7 +48,7 @@ impl Call<'_> {
             "DetachPolicy" | "DetachPrincipalPolicy" => self.attach_policy(registry, false),
             "ListAttachedPolicies" | "ListPrincipalPolicies" => self.list_attached_policies(registry),
             "ListTargetsForPolicy" => self.list_targets(registry),
-            _ => return self.run_on_templates(op, registry),
+            _ => return self.role_alias(op, registry).or_else(|| self.run_on_templates(op, registry)),
         })
     }
 
@@ -246,6 +247,9 @@ impl Call<'_> {
 
     fn attach_policy(&self, registry: &mut Registry, attach: bool) -> Answer {
         let name = self.policy(registry)?;
+        if self.get("target").is_some_and(|target| cognito::attach(registry, target, name, attach)) {
+            return Ok(json!({}));
+        }
         let id = self.principal(registry)?;
         registry.change_certificate(&id, self.now, |certificate| {
             if attach {

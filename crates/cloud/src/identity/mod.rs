@@ -6,12 +6,14 @@
 
 mod api;
 mod authority;
+mod cognito;
 mod pattern;
 mod policy;
 pub(crate) mod provisioning;
 mod registry;
 mod template;
 mod template_api;
+mod role_alias;
 mod thing;
 mod tls;
 
@@ -20,12 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::engine::{ApiError, Change};
+use crate::engine::{ApiError, Change, Time};
+use crate::temporary::Temporary;
 
 pub(crate) use policy::{Action, Rules, Subject};
 pub(crate) use registry::{Principal, Status};
 pub(crate) use template::{Override, ThingPlan};
 pub(crate) use thing::{ThingFiles, check_vacant, write_files};
+pub(crate) use tls::MQTT_CA;
 
 /// The least-privilege policy of a device, the same text that an operator gives to AWS.
 pub(crate) const DEVICE_POLICY: &str = include_str!("../../../../packaging/iot-policy.json");
@@ -156,8 +160,48 @@ impl Identity {
 
     /// What the TLS listener is configured with: our certificate, and clients that the registry knows.
     pub(crate) fn tls(&self, require_sni: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
+        self.server_config(tls::Port::Mqtt, require_sni)
+    }
+
+    /// The same for port 443, where a client need not have a certificate.
+    pub(crate) fn web_tls(&self, require_sni: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
+        self.server_config(tls::Port::Web, require_sni)
+    }
+
+    fn server_config(&self, port: tls::Port, require_sni: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
         let (certificate, key) = self.registry().authority.server(&self.0.server_names)?;
-        tls::server_config(self.clone(), certificate, key, require_sni)
+        tls::server_config(self.clone(), certificate, key, port, require_sni)
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.0.region
+    }
+
+    /// For how many seconds this role alias may be had for this certificate; none if it may not.
+    pub(crate) fn may_assume(&self, principal: &Principal, thing: Option<&str>, alias: &str) -> Option<i64> {
+        let registry = self.registry();
+        let seconds =
+            registry.get(role_alias::ROLE_ALIAS, alias)?.get("credentialDurationSeconds")?.as_i64()?;
+        let subject = Subject { thing, ..Subject::default() };
+        let rules = Rules::compile(&principal.documents, &subject, &self.arn_prefix());
+        rules.allows(Action::AssumeRole, alias).then_some(seconds)
+    }
+
+    /// An operation of Cognito's identity pools. `now` is the machine's time.
+    pub(crate) fn cognito(
+        &self,
+        now: Time,
+        operation: &str,
+        body: &Value,
+        temporary: &Temporary,
+    ) -> Result<Value, ApiError> {
+        let call = cognito::Call { now, region: &self.0.region, body, temporary };
+        call.run(operation, &mut self.registry())
+    }
+
+    /// What the policies that are attached to an identity of Cognito's allow.
+    pub(crate) fn cognito_principal(&self, identity: &str) -> Principal {
+        cognito::principal(&self.registry(), identity)
     }
 
     fn registry(&self) -> MutexGuard<'_, registry::Registry> {

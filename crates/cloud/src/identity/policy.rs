@@ -16,11 +16,12 @@ pub(crate) enum Action {
     RetainPublish,
     Receive,
     Subscribe,
+    AssumeRole,
 }
 
 impl Action {
-    const ALL: [Self; 5] =
-        [Self::Connect, Self::Publish, Self::RetainPublish, Self::Receive, Self::Subscribe];
+    const ALL: [Self; 6] =
+        [Self::Connect, Self::Publish, Self::RetainPublish, Self::Receive, Self::Subscribe, Self::AssumeRole];
 
     fn name(self) -> &'static str {
         match self {
@@ -29,6 +30,7 @@ impl Action {
             Self::RetainPublish => "iot:RetainPublish",
             Self::Receive => "iot:Receive",
             Self::Subscribe => "iot:Subscribe",
+            Self::AssumeRole => "iot:AssumeRoleWithCertificate",
         }
     }
 
@@ -37,6 +39,7 @@ impl Action {
             Self::Connect => "client/",
             Self::Publish | Self::RetainPublish | Self::Receive => "topic/",
             Self::Subscribe => "topicfilter/",
+            Self::AssumeRole => "rolealias/",
         }
     }
 

@@ -12,12 +12,14 @@ use super::authority::{Authority, Issued};
 use super::policy::Document;
 use super::provisioning::Ownership;
 use super::template_api::StoredTemplate;
+use super::{cognito, role_alias};
 use crate::engine::Change;
 
 const AUTHORITY: &str = "identity.authority";
 const CERTIFICATE: &str = "identity.certificate";
 const POLICY: &str = "identity.policy";
 const TEMPLATE: &str = "identity.template";
+const DOCUMENTS: [&str; 3] = [cognito::POOL, cognito::IDENTITY, role_alias::ROLE_ALIAS];
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -60,6 +62,8 @@ pub(super) struct Registry {
     pub(super) certificates: BTreeMap<String, Certificate>,
     pub(super) policies: BTreeMap<String, Policy>,
     pub(super) templates: BTreeMap<String, StoredTemplate>,
+    /// What has no type of its own here: by the kind of its row, and its key.
+    documents: BTreeMap<(&'static str, String), Value>,
     /// Rows that differ from the store's. Keys alone, so that a cloud without a store keeps no copies.
     dirty: BTreeSet<(&'static str, String)>,
     /// Certificates that stopped being active since this was last emptied.
@@ -78,6 +82,7 @@ impl Registry {
             certificates: BTreeMap::new(),
             policies: BTreeMap::new(),
             templates: BTreeMap::new(),
+            documents: BTreeMap::new(),
             dirty: BTreeSet::new(),
             revoked: Vec::new(),
         };
@@ -117,9 +122,37 @@ impl Registry {
                 let template = serde_json::from_value(value).map_err(bad)?;
                 self.templates.insert(key.to_owned(), template);
             }
-            _ => {}
+            kind => {
+                if let Some(known) = DOCUMENTS.iter().find(|known| **known == kind) {
+                    self.documents.insert((known, key.to_owned()), value);
+                }
+            }
         }
         Ok(())
+    }
+
+    pub(super) fn get(&self, kind: &'static str, key: &str) -> Option<&Value> {
+        self.documents.get(&(kind, key.to_owned()))
+    }
+
+    /// All of a kind, by their keys.
+    pub(super) fn all(&self, kind: &'static str) -> impl Iterator<Item = (&str, &Value)> {
+        let of_kind = self.documents.iter().filter(move |((found, _), _)| *found == kind);
+        of_kind.map(|((_, key), value)| (key.as_str(), value))
+    }
+
+    pub(super) fn put(&mut self, kind: &'static str, key: &str, value: Value) {
+        self.documents.insert((kind, key.to_owned()), value);
+        self.mark(kind, key);
+    }
+
+    pub(super) fn remove(&mut self, kind: &'static str, key: &str) {
+        self.documents.remove(&(kind, key.to_owned()));
+        self.mark(kind, key);
+    }
+
+    pub(super) fn document(&self, policy: &str) -> Option<Arc<Document>> {
+        self.policies.get(policy).map(|policy| Arc::clone(&policy.document))
     }
 
     pub(super) fn put_policy(&mut self, name: &str, text: &str, now: i64) -> Result<(), serde_json::Error> {
@@ -215,10 +248,14 @@ impl Registry {
             // Cannot fail: the type's members are strings and numbers.
             CERTIFICATE => self.certificates.get(key).and_then(|found| serde_json::to_value(found).ok()),
             TEMPLATE => self.templates.get(key).and_then(|found| serde_json::to_value(found).ok()),
-            _ => self
+            POLICY => self
                 .policies
                 .get(key)
                 .map(|found| json!({ "document": found.text, "created": found.created })),
+            kind => {
+                let known = DOCUMENTS.iter().find(|known| **known == kind)?;
+                self.get(known, key).cloned()
+            }
         }
     }
 

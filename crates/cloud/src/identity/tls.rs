@@ -15,23 +15,43 @@ use rustls::{
 
 use super::Identity;
 
-/// ALPN of MQTT with a client certificate, and of MQTT with a custom authorizer, on AWS's port 443.
-const ALPN: [&[u8]; 2] = [b"x-amzn-mqtt-ca", b"mqtt"];
+/// ALPN of MQTT with a client certificate on AWS's port 443.
+pub(crate) const MQTT_CA: &[u8] = b"x-amzn-mqtt-ca";
+
+/// Which of AWS's ports a listener is like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Port {
+    /// 8883: MQTT whatever the client says, and never without a certificate.
+    Mqtt,
+    /// 443: HTTP unless the client says otherwise, and a certificate only where one is asked for later.
+    Web,
+}
+
+impl Port {
+    fn alpn(self) -> [&'static [u8]; 2] {
+        match self {
+            // And that of a custom authorizer.
+            Self::Mqtt => [MQTT_CA, b"mqtt"],
+            Self::Web => [MQTT_CA, b"http/1.1"],
+        }
+    }
+}
 
 pub(super) fn server_config(
     identity: Identity,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    port: Port,
     require_sni: bool,
 ) -> Result<Arc<ServerConfig>, super::Error> {
     let provider = Arc::new(ring::default_provider());
     let certified = CertifiedKey::from_der(vec![certificate], key, &provider)?;
-    let clients = Registered { identity, algorithms: provider.signature_verification_algorithms };
+    let clients = Registered { identity, port, algorithms: provider.signature_verification_algorithms };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(clients))
         .with_cert_resolver(Arc::new(OneCertificate { certified: Arc::new(certified), require_sni }));
-    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = port.alpn().map(<[u8]>::to_vec).to_vec();
     // No resumption: a resumed session would not be looked up in the registry again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -52,6 +72,7 @@ impl ResolvesServerCert for OneCertificate {
 
 struct Registered {
     identity: Identity,
+    port: Port,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -64,6 +85,10 @@ impl std::fmt::Debug for Registered {
 impl ClientCertVerifier for Registered {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.port == Port::Mqtt
     }
 
     fn verify_client_cert(

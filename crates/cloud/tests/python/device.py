@@ -1,7 +1,8 @@
 """AWS's device SDK as the device: its Jobs client against the local cloud.
 
-Usage: device.py PROTOCOL API_URL PORT FOLDER, where PROTOCOL is `mqtt311` or `mqtt5` and FOLDER was written by
-`fleethand-cloud thing create edge-01`.
+Usage: device.py PROTOCOL API_URL PORT FOLDER, where FOLDER was written by `fleethand-cloud thing create edge-01`, and PROTOCOL
+is `mqtt311` or `mqtt5`, with the certificate in it; or `mqtt311-websocket`, signed with the keys of an account, or
+`mqtt5-websocket`, signed with those of a guest in an identity pool.
 """
 
 import json
@@ -10,7 +11,9 @@ import sys
 
 import awsiot
 import boto3
-from awscrt import mqtt5, mqtt_request_response
+from awscrt import auth, mqtt5, mqtt_request_response
+from botocore import UNSIGNED
+from botocore.config import Config
 from awsiot import iotjobs, mqtt5_client_builder, mqtt_connection_builder
 
 PROTOCOL, API, PORT, FOLDER = sys.argv[1:]
@@ -22,17 +25,37 @@ iot = boto3.client("iot", endpoint_url=API, region_name="us-east-1",
 credentials = {
     "endpoint": "localhost",
     "port": int(PORT),
-    "cert_filepath": f"{FOLDER}/certificate.pem",
-    "pri_key_filepath": f"{FOLDER}/private.key",
     "ca_filepath": f"{FOLDER}/root-ca.pem",
     "client_id": THING,
 }
+
+
+def guest():
+    """An identity pool is made, and a guest of it asks for credentials."""
+    pools = boto3.client("cognito-identity", endpoint_url=API, region_name="us-east-1",
+                         aws_access_key_id="test", aws_secret_access_key="test")
+    pool = pools.create_identity_pool(IdentityPoolName="devices", AllowUnauthenticatedIdentities=True)
+    asks = boto3.client("cognito-identity", endpoint_url=API, region_name="us-east-1",
+                        config=Config(signature_version=UNSIGNED))
+    identity = asks.get_id(IdentityPoolId=pool["IdentityPoolId"])["IdentityId"]
+    found = asks.get_credentials_for_identity(IdentityId=identity)["Credentials"]
+    assert found["Expiration"].timestamp() > 0
+    return auth.AwsCredentialsProvider.new_static(found["AccessKeyId"], found["SecretKey"], found["SessionToken"])
+
+
+if PROTOCOL.endswith("-websocket"):
+    provider = guest() if PROTOCOL.startswith("mqtt5") else auth.AwsCredentialsProvider.new_static("test", "test")
+    credentials |= {"region": "us-east-1", "credentials_provider": provider}
+else:
+    credentials |= {"cert_filepath": f"{FOLDER}/certificate.pem", "pri_key_filepath": f"{FOLDER}/private.key"}
 options = mqtt_request_response.ClientOptions(
     max_request_response_subscriptions=4, max_streaming_subscriptions=2, operation_timeout_in_seconds=WAIT)
 
-if PROTOCOL == "mqtt5":
+if PROTOCOL.startswith("mqtt5"):
     connected = queue.Queue()
-    link = mqtt5_client_builder.mtls_from_path(
+    build = (mqtt5_client_builder.websockets_with_default_aws_signing if "region" in credentials
+             else mqtt5_client_builder.mtls_from_path)
+    link = build(
         **credentials,
         on_lifecycle_connection_success=lambda _: connected.put(None),
         on_lifecycle_connection_failure=lambda failure: connected.put(failure.exception))
@@ -41,7 +64,9 @@ if PROTOCOL == "mqtt5":
     if failure:
         raise failure
 else:
-    link = mqtt_connection_builder.mtls_from_path(**credentials, clean_session=True, keep_alive_secs=30)
+    build = (mqtt_connection_builder.websockets_with_default_aws_signing if "region" in credentials
+             else mqtt_connection_builder.mtls_from_path)
+    link = build(**credentials, clean_session=True, keep_alive_secs=30)
     link.connect().result(WAIT)
 jobs = iotjobs.IotJobsClientV2(link, options)
 
@@ -130,7 +155,7 @@ assert found["status"] == "REJECTED" and found["statusDetails"]["detailsMap"] ==
 
 # The SDK's own threads end before the interpreter does
 changed_stream = next_stream = jobs = None
-if PROTOCOL == "mqtt5":
+if PROTOCOL.startswith("mqtt5"):
     link.stop()
 else:
     link.disconnect().result(WAIT)
