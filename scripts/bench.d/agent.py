@@ -47,6 +47,7 @@ def size_and_memory(folder):
     title("The agent: what is shipped, and what it holds")
     row("binary, stripped", megabytes(BINARIES / "fleethand"))
     row("binary, stripped, --no-default-features", megabytes(BINARIES / "fleethand-small"), "at most 4.0 MB")
+    row("  the same with the feature websocket", megabytes(BINARIES / "fleethand-websocket"))
     device, log = folder / "thing", folder / "thing.log"
     with cloud() as (ready, _), log.open("wb") as stderr:
         create = (BINARIES / "fleethand-cloud", "thing", "create", THING, "--out", device, "--api", ready["api"])

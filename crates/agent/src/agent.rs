@@ -227,7 +227,11 @@ impl Agent {
             }
             Input::Link(Event::Disconnected { cause, retry_in }) => {
                 let retry_in_s = retry_in.as_secs_f32();
-                tracing::warn!(name: "not-connected", %cause, retry_in_s, "not connected");
+                if cause.is_planned() {
+                    tracing::info!(%cause, retry_in_s, "the connection is given up");
+                } else {
+                    tracing::warn!(name: "not-connected", %cause, retry_in_s, "not connected");
+                }
                 self.lost(now, cause.to_string(), retry_in);
             }
             Input::Link(Event::Message { topic, payload }) => {

@@ -64,7 +64,7 @@ enum Command {
     /// Write the configuration and the identity, check the connection, and enable the service.
     Setup {
         #[command(flatten)]
-        order: setup::Order,
+        order: Box<setup::Order>,
         #[command(flatten)]
         config: Config,
     },
@@ -164,7 +164,7 @@ impl Command {
                 let settings = Settings::load(&config.config)?;
                 runtime()?.block_on(dry_run::document(&document, &settings, download, json))
             }
-            Self::Setup { order, config } => finish(setup::run(order, &config.config)),
+            Self::Setup { order, config } => finish(setup::run(*order, &config.config)),
             Self::Status { options, config } => status::run(&options, &config.config),
             Self::Shadow { order, config } => shadow_command::run(&order, &config),
             Self::Doctor { config, json } => finish(doctor::run(&config.config, json)),

@@ -2,6 +2,8 @@
 
 mod boot;
 mod connection;
+#[cfg_attr(not(feature = "websocket"), path = "config/credentials/none.rs")]
+mod credentials;
 mod device;
 mod files;
 mod policy;
@@ -100,8 +102,8 @@ impl Settings {
         let state_directory = top.path("state_directory")?.unwrap_or("/var/lib/fleethand".into());
         let helper = helper(top.optional_table("helper")?)?;
         let mut provisioning = provisioning::provisioning(top.table("provisioning")?)?;
-        let by_claim = provisioning.claim.is_some().then_some(state_directory.as_path());
-        let connection = connection::connection(top.table("connection")?, by_claim)?;
+        let by_claim = provisioning.claim.is_some();
+        let connection = connection::connection(&mut top, &state_directory, by_claim)?;
         if let Some(claim) = &mut provisioning.claim {
             claim.files.root_ca.clone_from(&connection.identity.root_ca);
         }
@@ -278,7 +280,7 @@ impl Settings {
 
     /// The device's identity, read and fitted together.
     pub fn identity(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-        ::connection::tls::client_config(&self.connection.identity)
+        self.connection.tls(&self.connection.identity)
     }
 
     /// The same. An error names the configuration's key, too.
@@ -294,9 +296,10 @@ impl Settings {
 
     fn unusable(&self, file: &Path, error: &TlsError) -> ConfigError {
         let identity = &self.connection.identity;
+        let is_root = *error.file == identity.root_ca || self.connection.anonymous.is_some();
         let key = match &error.file {
             file if *file == identity.certificate => "[connection] certificate",
-            file if *file == identity.root_ca => "[connection] root_ca",
+            _ if is_root => "[connection] root_ca",
             _ => "[connection] private_key",
         };
         ConfigError::Unusable { file: file.to_owned(), key: key.to_owned(), problem: error.to_string() }

@@ -30,7 +30,7 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
     report.add(local::clock(SystemTime::now()));
     let claim = settings.awaits_provisioning();
     match claim {
-        None => report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now())),
+        None => certificate(settings, report),
         Some(claim) => report.add(local::claim(claim, settings.check_identity(file))),
     }
     for check in local::folders(settings) {
@@ -51,6 +51,12 @@ async fn examine(settings: &Settings, file: &Path, report: &mut Report) {
             error,
             "correct the file, or give another one to `fleethand setup`",
         )),
+    }
+}
+
+fn certificate(settings: &Settings, report: &mut Report) {
+    if settings.connection.anonymous.is_none() {
+        report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now()));
     }
 }
 
@@ -83,7 +89,7 @@ pub async fn examine_new(
     report: &mut Report,
 ) {
     report.add(local::clock(SystemTime::now()));
-    report.add(local::certificate(&settings.connection.identity.certificate, SystemTime::now()));
+    certificate(settings, report);
     // What the one that runs knows is of the identity of before.
     let agent = match Agent::of(settings) {
         Agent::Runs(_) => Agent::Runs(None),

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connection::talk::TalkMeter;
-use connection::tls::client_config;
 use connection::{Connection, Event, Publisher, Succession};
 use meter::Tally;
 use tokio::sync::oneshot;
@@ -144,11 +143,12 @@ impl Link {
     }
 
     fn connect_as(&mut self, generation: Generation) {
-        let usable = client_config(&generation.files);
+        let connection = &self.settings.connection;
+        let usable = connection.tls(&generation.files);
         let tls = usable.inspect_err(|error| tracing::error!(%error, "this identity cannot be used"));
         let (tls, using) = match tls {
             Ok(tls) => (Some(tls), generation),
-            Err(_) => (client_config(&self.using.files).ok(), self.using.clone()),
+            Err(_) => (connection.tls(&self.using.files).ok(), self.using.clone()),
         };
         self.using = using;
         let Some(tls) = tls else {

@@ -49,10 +49,8 @@ pub async fn run(order: Order, file: &Path) -> anyhow::Result<ExitCode> {
 
     let edited = edit::configuration(&target, &order, &folder)?;
     let mut staged = Vec::new();
-    for ((_, name), source) in IDENTITY.iter().zip([&order.cert, &order.key, &order.ca]) {
-        if is_in_token(source) {
-            continue;
-        }
+    for ((_, name), source) in IDENTITY.iter().zip(&order.identity) {
+        let Some(source) = source.as_ref().filter(|source| !is_in_token(source)) else { continue };
         let bytes = std::fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
         staged.push(Placed::beside(&below(&root, &folder.join(name)), &bytes, &owner)?);
     }
@@ -90,17 +88,15 @@ fn with_staged_identity(
     mut settings: Settings,
     order: &Complete,
 ) -> anyhow::Result<(Settings, Arc<rustls::ClientConfig>)> {
-    let identity = &mut settings.connection.identity;
-    let files = [&mut identity.certificate, &mut identity.private_key, &mut identity.root_ca];
     let mut sources = Vec::new();
-    for (file, source) in files.into_iter().zip([&order.cert, &order.key, &order.ca]) {
-        if is_in_token(source) {
-            continue;
+    for (file, source) in files(&mut settings).into_iter().zip(&order.identity) {
+        let source = source.as_ref().filter(|source| !is_in_token(source));
+        if let (Some(file), Some(source)) = (file, source) {
+            *file = staged_path(file);
+            sources.push((file.clone(), source.clone()));
         }
-        *file = staged_path(file);
-        sources.push((file.clone(), source.clone()));
     }
-    let tls = connection::tls::client_config(&settings.connection.identity).map_err(|error| {
+    let tls = settings.identity().map_err(|error| {
         // Named as the person knows it.
         let file = sources.iter().find(|(staged, _)| *staged == error.file).map(|(_, source)| source.clone());
         anyhow::Error::from(TlsError { file: file.unwrap_or(error.file), problem: error.problem })
@@ -110,13 +106,8 @@ fn with_staged_identity(
 
 /// Their paths are those on the device, whose root may be a folder here.
 fn at_root(mut settings: Settings, root: &Path) -> Settings {
-    let identity = &mut settings.connection.identity;
-    for path in [
-        &mut identity.certificate,
-        &mut identity.private_key,
-        &mut identity.root_ca,
-        &mut settings.state_directory,
-    ] {
+    settings.state_directory = below(root, &settings.state_directory);
+    for path in files(&mut settings).into_iter().flatten() {
         *path = below(root, path);
     }
     settings.connection.configured = settings.connection.identity.clone();
@@ -127,6 +118,18 @@ fn at_root(mut settings: Settings, root: &Path) -> Settings {
 fn in_force(settings: Settings) -> Settings {
     let in_force = settings.identities().in_force();
     in_force.map(|generation| settings.with(&generation)).unwrap_or(settings)
+}
+
+/// Those of [`IDENTITY`] that there are.
+fn files(settings: &mut Settings) -> [Option<&mut PathBuf>; 3] {
+    let connection = &mut settings.connection;
+    match &mut connection.anonymous {
+        Some(anonymous) => [None, None, anonymous.root_ca.as_mut()],
+        None => {
+            let identity = &mut connection.identity;
+            [Some(&mut identity.certificate), Some(&mut identity.private_key), Some(&mut identity.root_ca)]
+        }
+    }
 }
 
 fn below(root: &Path, path: &Path) -> PathBuf {

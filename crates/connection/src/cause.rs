@@ -8,6 +8,8 @@ use rustls::CertificateError;
 
 use crate::ProxyError;
 use crate::calendar::utc;
+#[cfg(feature = "websocket")]
+use crate::{CredentialsError, UpgradeError};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,6 +75,15 @@ pub enum DisconnectCause {
          the client id {client_id}, or the policy forbids something this device publishes"
     )]
     TakenOver { client_id: String, times: u32 },
+    #[cfg(feature = "websocket")]
+    #[error("{0}")]
+    Credentials(CredentialsError),
+    #[cfg(feature = "websocket")]
+    #[error("WebSocket: {0}")]
+    Upgrade(UpgradeError),
+    /// Before the cloud does it, which would lose what is under way then.
+    #[error("what it was signed with ends soon: it is made anew")]
+    Renewal,
     #[error("nothing was heard for {after:?}: the link is dead")]
     Silent { after: Duration },
     #[error("the server broke the MQTT protocol: {0}")]
@@ -89,6 +100,9 @@ pub enum Step {
     /// Only where there is one.
     Proxy,
     TlsHandshake,
+    /// Of a WebSocket alone: before anything else, and behind TLS.
+    Credentials,
+    Upgrade,
     Connack,
     Suback,
     /// Of a [`probe`](crate::probe::probe) alone.
@@ -102,6 +116,8 @@ impl std::fmt::Display for Step {
             Self::Connecting => "opening the TCP connection",
             Self::Proxy => "asking the proxy for a way through",
             Self::TlsHandshake => "in the TLS handshake",
+            Self::Credentials => "fetching AWS credentials",
+            Self::Upgrade => "opening the WebSocket",
             Self::Connack => "waiting for CONNACK",
             Self::Suback => "waiting for SUBACK",
             Self::Answer => "waiting for an answer",
@@ -165,6 +181,11 @@ impl DisconnectCause {
             }
             other => Self::Protocol(other.to_string()),
         }
+    }
+
+    /// Meant to be, and over at once.
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Self::Renewal)
     }
 
     /// What a person can do, where the message itself does not say it.

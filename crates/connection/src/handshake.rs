@@ -31,7 +31,7 @@ pub(crate) async fn greet(
     step: &mut Step,
 ) -> Result<(), DisconnectCause> {
     let result = timeout(settings.connect_timeout, stream::open(settings, route, step)).await;
-    let mut stream = in_time(result, settings, *step)?;
+    let mut stream = in_time(result, settings, *step)?.stream;
     let _ = timeout(settings.connect_timeout, stream.shutdown()).await;
     Ok(())
 }
@@ -53,8 +53,8 @@ async fn establish(
     metered: &Metered,
     step: &mut Step,
 ) -> Result<Session, DisconnectCause> {
-    let stream = stream::open(settings, route, step).await?;
-    let mut session = Session::new(stream, metered.clone());
+    let opened = stream::open(settings, route, step).await?;
+    let mut session = Session::new(opened, metered.clone());
 
     *step = Step::Connack;
     introduce(&mut session, settings).await?;

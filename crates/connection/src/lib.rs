@@ -7,6 +7,8 @@ mod acknowledged;
 mod backoff;
 mod calendar;
 mod cause;
+#[cfg(feature = "websocket")]
+pub mod credentials;
 mod handshake;
 mod head;
 mod link;
@@ -16,10 +18,14 @@ mod proxy;
 mod pulse;
 mod route;
 mod session;
+#[cfg(feature = "websocket")]
+mod sigv4;
 mod stream;
 pub mod talk;
 pub mod tls;
 mod validity;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,9 +40,13 @@ use tokio::time::Instant;
 pub use acknowledged::{Publisher, Succession};
 pub use calendar::utc;
 pub use cause::{DisconnectCause, Step};
+#[cfg(feature = "websocket")]
+pub use credentials::{CredentialsError, Signer};
 pub use proxy::{HttpProxy, MalformedProxy, Proxy, ProxyError};
 pub use route::{Route, Transport};
 pub use validity::Validity;
+#[cfg(feature = "websocket")]
+pub use websocket::UpgradeError;
 
 /// AWS closes the connection of a client that sends more than this in one PUBLISH.
 pub const MAX_PAYLOAD: usize = 128 * 1024;

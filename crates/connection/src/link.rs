@@ -105,6 +105,8 @@ impl Link {
     async fn serve(&mut self, session: &mut Session) -> Result<DisconnectCause, Stopped> {
         let mut pulse = Pulse::new(self.settings.keep_alive, Instant::now());
         let mut in_flight = InFlight::default();
+        let end = session.end();
+        tokio::pin!(end);
         self.events.send(Event::Connected).await.map_err(|_| Stopped)?;
         loop {
             let (due, beat) = pulse.next();
@@ -131,6 +133,10 @@ impl Link {
                     }
                     Err(cause) => return Ok(cause),
                 },
+                () = &mut end => {
+                    let _ = timeout(STOP_TIMEOUT, session.leave()).await;
+                    return Ok(DisconnectCause::Renewal);
+                }
                 () = sleep_until(due) => match beat {
                     Beat::Ping => Packet::PingReq,
                     Beat::Dead => return Ok(self.silent()),

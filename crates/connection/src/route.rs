@@ -1,5 +1,7 @@
 //! How MQTT travels, and which of two ways is next.
 
+#[cfg(feature = "websocket")]
+use crate::Signer;
 use crate::{DisconnectCause, Step};
 
 /// The ALPN of MQTT with a client certificate on port 443.
@@ -19,11 +21,19 @@ pub enum Transport {
     Tls,
     /// The same with the ALPN `x-amzn-mqtt-ca`, without which AWS's port 443 takes it for HTTP.
     Alpn,
+    /// Over a WebSocket on port 443, signed with AWS credentials instead of a certificate.
+    #[cfg(feature = "websocket")]
+    WebSocket(Signer),
 }
 
 impl Route {
     pub const TLS: Self = Self { transport: Transport::Tls, port: 8883 };
     pub const ALPN: Self = Self { transport: Transport::Alpn, port: 443 };
+
+    #[cfg(feature = "websocket")]
+    pub fn websocket(signer: Signer) -> Self {
+        Self { transport: Transport::WebSocket(signer), port: 443 }
+    }
 }
 
 /// Of a route and its fallback. As long as neither has worked they take turns; one that has worked is given up only after

@@ -5,27 +5,40 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use meter::{Class, Direction};
 use rumqttc::{Codec, Packet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Framed;
 
 use crate::DisconnectCause;
 use crate::metered::Metered;
-use crate::stream::Stream;
+use crate::stream::{Opened, Stream};
 
 /// 128 KiB of payload, a topic and headers; whoever announces more is cut off before it is read.
-const MAX_PACKET: usize = 146 * 1024;
+pub(crate) const MAX_PACKET: usize = 146 * 1024;
 /// The server closes a connection that was given up. Some do not.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Session {
     stream: Framed<Box<dyn Stream>, Codec>,
+    /// When another one is to take its place, if that is known.
+    ends: Option<Instant>,
     metered: Metered,
 }
 
 impl Session {
-    pub(crate) fn new(stream: Box<dyn Stream>, metered: Metered) -> Self {
+    pub(crate) fn new(opened: Opened, metered: Metered) -> Self {
         let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
-        Self { stream: Framed::new(stream, codec), metered }
+        Self { stream: Framed::new(opened.stream, codec), ends: opened.ends, metered }
+    }
+
+    /// Returns when it has lived long enough.
+    pub(crate) fn end(&self) -> impl Future<Output = ()> + use<> {
+        let ends = self.ends;
+        async move {
+            match ends {
+                Some(ends) => sleep_until(ends).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     pub(crate) async fn send(&mut self, packet: Packet) -> Result<(), DisconnectCause> {

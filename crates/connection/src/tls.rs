@@ -71,6 +71,8 @@ pub enum Problem {
     Token(String),
     #[error("holds a certificate that cannot be trusted as a root: {0}")]
     BadRoot(rustls::Error),
+    #[error("there are none (install ca-certificates), and no root_ca is configured")]
+    NoRoots,
     #[error("no TLS configuration can be built: {0}")]
     Rustls(rustls::Error),
 }
@@ -111,6 +113,27 @@ fn in_token(identity: &IdentityFiles) -> Result<Option<Uri>, TlsError> {
 fn token_key(uri: Uri, certificates: Vec<CertificateDer<'static>>) -> Result<CertifiedKey, TlsError> {
     let shown = PathBuf::from(uri.to_string());
     token::certified_key(uri, certificates).map_err(at(&shown))
+}
+
+/// The same without a device's certificate, for who says otherwise who it is. Without a root: those of the system.
+pub fn anonymous_config(root_ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let file = root_ca.unwrap_or(Path::new("the system's trusted roots"));
+    let roots = root_ca.map_or_else(system_roots, roots).map_err(at(file))?;
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| at(file)(Problem::Rustls(error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn system_roots() -> Result<RootCertStore, Problem> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(Problem::NoRoots);
+    }
+    Ok(roots)
 }
 
 /// From when until when the first certificate of this file is valid.

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use connection::Proxy;
+#[cfg(feature = "websocket")]
+use connection::Transport;
 use device::{Checked, CommandSpec, FileTarget, FirmwareTarget};
 use dispatcher::ConfigFile;
 use dispatcher::policy::Policy;
@@ -12,6 +14,7 @@ use dispatcher::policy::Policy;
 use ::publish::Encoding;
 
 use super::boot::show_slots;
+use super::connection::Anonymous;
 use super::swupdate::show_swupdate;
 use super::{LogFormat, Settings, ShadowFile, Version};
 
@@ -47,11 +50,18 @@ impl Display for Settings {
         match c.generation {
             Some(0) => {}
             Some(number) => writeln!(f, "# generation {number} of the device's own, which is in force:")?,
+            None if c.anonymous.is_some() => writeln!(f, "# certificate, private_key: none")?,
             None => writeln!(f, "# not there yet:")?,
         }
-        path(f, "certificate", &c.identity.certificate)?;
-        path(f, "private_key", &c.identity.private_key)?;
-        path(f, "root_ca", &c.identity.root_ca)?;
+        match &c.anonymous {
+            None => {
+                path(f, "certificate", &c.identity.certificate)?;
+                path(f, "private_key", &c.identity.private_key)?;
+                path(f, "root_ca", &c.identity.root_ca)?;
+            }
+            Some(Anonymous { root_ca: Some(root_ca) }) => path(f, "root_ca", root_ca)?,
+            Some(Anonymous { root_ca: None }) => writeln!(f, "# root_ca: the system's")?,
+        }
         for (key, value) in [
             ("keep_alive_seconds", c.keep_alive),
             ("connect_timeout_seconds", c.connect_timeout),
@@ -62,6 +72,10 @@ impl Display for Settings {
             ("poll_interval_seconds", c.poll_interval),
         ] {
             seconds(f, key, value)?;
+        }
+        #[cfg(feature = "websocket")]
+        if let Transport::WebSocket(signer) = &c.route.transport {
+            super::credentials::show(f, signer)?;
         }
         self.provisioning.show(f)?;
         match &self.host.firmware {
@@ -297,9 +311,18 @@ fn file(f: &mut Formatter<'_>, target: &FileTarget, command_key: &str, timeout_k
 }
 
 fn command(f: &mut Formatter<'_>, key: &str, spec: &CommandSpec, timeout_key: &str) -> Result {
-    let words: Vec<_> = std::iter::once(&spec.program).chain(&spec.arguments).collect();
-    writeln!(f, "{key} = {words:?}")?;
+    command_line(f, key, &spec.program, &spec.arguments)?;
     seconds(f, timeout_key, spec.timeout)
+}
+
+pub(super) fn command_line(
+    f: &mut Formatter<'_>,
+    key: &str,
+    program: &String,
+    arguments: &[String],
+) -> Result {
+    let words: Vec<_> = std::iter::once(program).chain(arguments).collect();
+    writeln!(f, "{key} = {words:?}")
 }
 
 pub(super) fn seconds(f: &mut Formatter<'_>, key: &str, value: Duration) -> Result {

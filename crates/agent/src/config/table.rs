@@ -334,7 +334,7 @@ impl<'t> Table<'t> {
         }
     }
 
-    fn missing(&self, key: &str, expected: &str) -> ConfigError {
+    pub(super) fn missing(&self, key: &str, expected: &str) -> ConfigError {
         ConfigError::Missing {
             file: self.file.to_owned(),
             key: self.qualified(key),

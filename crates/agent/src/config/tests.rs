@@ -130,6 +130,52 @@ fn each_transport_has_its_port_and_auto_has_two() {
     );
 }
 
+#[cfg(feature = "websocket")]
+#[test]
+fn a_websocket_needs_no_certificate_and_every_source_of_credentials_is_printed_as_it_is_read() {
+    const ENDPOINT: &str = "endpoint = \"p-ats.iot.eu-west-1.amazonaws.com\"\nthing_name = \"t\"\n";
+    let identity = MINIMAL.split_once("thing_name = \"t\"\n").unwrap().1;
+    let with = |more: &str, credentials: &str| {
+        format!("[connection]\ntransport = \"websocket\"\n{ENDPOINT}{more}{credentials}")
+    };
+    let pool = "[credentials.cognito]\nidentity_pool = \"us-east-1:0000-1111\"\n";
+    let alias = "[credentials.role_alias]\nendpoint = \"c\"\nname = \"fleet\"\n";
+    for (credentials, expected) in [
+        ("", "region = \"eu-west-1\"\n# profile: "),
+        (
+            "[credentials]\nregion = \"us-east-2\"\nprofile = \"fleet\"\n",
+            "region = \"us-east-2\"\nprofile = \"fleet\"\n",
+        ),
+        (pool, "# login: none, a guest\n"),
+        (
+            &format!("{pool}login = \"a.b/c\"\ntoken_command = [\"/t\", \"x\"]\n"),
+            "token_command = [\"/t\", \"x\"]\n",
+        ),
+        (
+            &format!("{pool}login = \"a.b/c\"\ntoken_file = \"/t\"\nurl = \"https://l\"\n"),
+            "url = \"https://l\"\n",
+        ),
+        (alias, "endpoint = \"c\"\nport = 443\nname = \"fleet\"\n"),
+    ] {
+        let printed = load(&with(identity, credentials)).unwrap().to_string();
+        assert!(printed.contains(expected), "{printed}");
+        assert_eq!(load(&printed).unwrap().to_string(), printed);
+    }
+    let anonymous = load(&with("", pool)).unwrap();
+    assert!(anonymous.connection.anonymous.as_ref().is_some_and(|anonymous| anonymous.root_ca.is_none()));
+    assert_eq!(load(&anonymous.to_string()).unwrap().to_string(), anonymous.to_string());
+    for (more, credentials, expected) in [
+        ("", alias, "[connection] certificate: not set"),
+        ("certificate = \"c\"\n", "", "[connection] private_key: not set"),
+        ("", "[credentials.cognito]\nidentity_pool = \"eu\"\n", "expected REGION:GUID"),
+        ("", &format!("{pool}login = \"a\"\n"), "either token_file or token_command"),
+        ("", &format!("{pool}{alias}"), "expected one of cognito and role_alias"),
+    ] {
+        let said = message(&with(more, credentials));
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
 #[test]
 fn a_proxys_password_is_shown_nowhere() {
     let folder = tempfile::tempdir().unwrap();

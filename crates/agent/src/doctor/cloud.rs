@@ -2,7 +2,7 @@
 
 use connection::probe::{probe, probe_tls};
 use connection::talk::{Question, Stuck};
-use connection::{Proxy, Settings, Step};
+use connection::{Proxy, Settings, Step, Transport};
 use jobs::{JobTarget, describe};
 
 use super::{Agent, Check, Report};
@@ -10,11 +10,13 @@ use crate::status::State;
 
 /// In the order in which they are done.
 const STEPS: &[(Step, &str, &str)] = &[
+    (Step::Credentials, "credentials", "there are AWS credentials"),
     (Step::Resolving, "name", "the endpoint's name is resolved"),
     (Step::Connecting, "tcp", "the port can be reached"),
     (Step::Proxy, "proxy", "the proxy lets it through"),
     (Step::TlsHandshake, "tls", "the server is who it should be"),
-    (Step::Connack, "connect", "the certificate is accepted, and the policy allows the connection"),
+    (Step::Upgrade, "websocket", "the signature is accepted"),
+    (Step::Connack, "connect", "this device may connect"),
     (Step::Suback, "subscribe", "the policy allows the subscriptions"),
     ANSWER,
 ];
@@ -77,9 +79,19 @@ fn known(agent: &Agent) -> Check {
 /// Everything before `end` was done.
 fn reached(settings: &Settings, end: Step, report: &mut Report) {
     let done = STEPS.iter().take_while(|(step, ..)| *step != end);
-    // A way without a proxy has one step less.
-    for (_, name, text) in done.filter(|(step, ..)| *step != Step::Proxy || settings.proxy != Proxy::None) {
+    for (_, name, text) in done.filter(|(step, ..)| is_taken(settings, *step)) {
         report.add(Check::ok(name, text));
+    }
+}
+
+/// Not every way has every step.
+fn is_taken(settings: &Settings, step: Step) -> bool {
+    match step {
+        Step::Proxy => settings.proxy != Proxy::None,
+        Step::Credentials | Step::Upgrade => {
+            !matches!(settings.route.transport, Transport::Tls | Transport::Alpn)
+        }
+        _ => true,
     }
 }
 

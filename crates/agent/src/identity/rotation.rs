@@ -42,6 +42,10 @@ impl Rotation {
     }
 
     async fn renew(&self, order: &RotateCertificate, made_for: &str) -> Outcome {
+        if !self.settings.connection.shows_certificate() {
+            let message = "this device connects over a WebSocket, where a new certificate could not be tried";
+            return Outcome::failed("not-configured", message);
+        }
         let (granted, lent) = oneshot::channel();
         let (_until_the_end, back) = oneshot::channel();
         let asked = self.loans.send(Loan { granted, back }).await.is_ok();

@@ -3,8 +3,6 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
-use connection::tls::IdentityFiles;
-
 use super::claim::ByClaim;
 use crate::config::Settings;
 
@@ -14,9 +12,16 @@ pub struct Order {
     /// The account's data endpoint: `aws iot describe-endpoint --endpoint-type iot:Data-ATS`.
     #[arg(long, value_name = "HOST")]
     endpoint: Option<String>,
-    /// The endpoint's port. [default: as configured, or 8883]
+    /// How MQTT gets there: tls (port 8883), alpn (port 443), auto (either), or websocket (port 443, with AWS credentials).
+    /// [default: as configured, or tls]
+    #[arg(long, value_name = "HOW", value_parser = ["tls", "alpn", "auto", "websocket"])]
+    transport: Option<String>,
+    /// The endpoint's port. [default: as configured, or the transport's]
     #[arg(long)]
     port: Option<u16>,
+    /// The proxy to go through: http://USER:PASSWORD@HOST:PORT, or "environment". [default: as configured, or none]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
     /// The name of the thing that this device is.
     #[arg(long, value_name = "NAME")]
     pub thing: Option<String>,
@@ -48,11 +53,12 @@ pub struct Order {
 /// An order in which nothing is missing.
 pub struct Complete {
     pub endpoint: String,
+    pub transport: Option<String>,
     pub port: Option<u16>,
+    pub proxy: Option<String>,
     pub thing: String,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub ca: PathBuf,
+    /// As many files of [`super::IDENTITY`] as there are.
+    pub identity: [Option<PathBuf>; 3],
     pub force: bool,
     pub check: bool,
     pub enable: bool,
@@ -60,10 +66,12 @@ pub struct Complete {
 
 pub fn complete(order: &Order, before: Option<&Settings>) -> anyhow::Result<Complete> {
     let known = before.map(|settings| &settings.connection);
-    let file = |path: &PathBuf| path.display().to_string();
-    let identity = |which: fn(&IdentityFiles) -> &PathBuf| {
-        known.map(|known| which(&known.identity).display().to_string())
-    };
+    let shown = |path: &PathBuf| path.display().to_string();
+    let transport = order.transport.as_deref().or(known.map(|known| known.transport()));
+    // Credentials say then who this is.
+    let may_miss = transport == Some("websocket");
+    let identity = known.filter(|known| known.anonymous.is_none()).map(|known| &known.identity);
+    let anonymous_root = known.and_then(|known| known.anonymous.as_ref()?.root_ca.as_ref());
     let mut questions = Questions { asks: std::io::stdin().is_terminal(), missing: Vec::new() };
     let endpoint = questions.answer(
         "--endpoint",
@@ -77,24 +85,20 @@ pub fn complete(order: &Order, before: Option<&Settings>) -> anyhow::Result<Comp
         order.thing.clone(),
         known.map(|known| known.thing_name.clone()),
     )?;
-    let cert = questions.answer(
-        "--cert",
-        "Certificate file",
-        order.cert.as_ref().map(file),
-        identity(|files| &files.certificate),
-    )?;
-    let key = questions.answer(
-        "--key",
-        "Private key file",
-        order.key.as_ref().map(file),
-        identity(|files| &files.private_key),
-    )?;
-    let ca = questions.answer(
-        "--ca",
-        "Root CA file",
-        order.ca.as_ref().map(file),
-        identity(|files| &files.root_ca),
-    )?;
+    let files = [
+        ("--cert", "Certificate file", &order.cert, identity.map(|files| &files.certificate)),
+        ("--key", "Private key file", &order.key, identity.map(|files| &files.private_key)),
+        ("--ca", "Root CA file", &order.ca, identity.map(|files| &files.root_ca).or(anonymous_root)),
+    ];
+    let mut chosen = Vec::new();
+    for (option, prompt, given, known) in files {
+        let known = known.map(shown);
+        chosen.push(match given.as_ref().map(shown) {
+            Some(given) => Some(given),
+            None if may_miss => known,
+            None => Some(questions.answer(option, prompt, None, known)?),
+        });
+    }
     if !questions.missing.is_empty() {
         // As every other wrong usage.
         let missing = format!("{} must be given, or asked for on a terminal\n", questions.missing.join(", "));
@@ -102,11 +106,11 @@ pub fn complete(order: &Order, before: Option<&Settings>) -> anyhow::Result<Comp
     }
     Ok(Complete {
         endpoint,
+        transport: order.transport.clone(),
         port: order.port,
+        proxy: order.proxy.clone(),
         thing,
-        cert: cert.into(),
-        key: key.into(),
-        ca: ca.into(),
+        identity: std::array::from_fn(|n| chosen.get_mut(n)?.take().map(PathBuf::from)),
         force: order.force,
         check: !order.no_check,
         enable: !order.no_enable,

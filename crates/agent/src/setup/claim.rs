@@ -67,17 +67,18 @@ pub async fn provision(
     let staged = Placed::beside(target, edited.text.as_bytes(), owner)?;
     let mut settings = Settings::load(&staged_path(target))?;
     drop(staged);
+    // Where there is a claim, it has a certificate and a key.
+    let [certificate, private_key, root_ca] = known.identity.map(Option::unwrap_or_default);
     let claim = Claim {
         template: template.clone(),
-        files: IdentityFiles { certificate: known.cert, private_key: known.key, root_ca: known.ca.clone() },
+        files: IdentityFiles { certificate, private_key, root_ca: root_ca.clone() },
         client_id: settings.provisioning.claim.as_ref().and_then(|claim| claim.client_id.clone()),
     };
     let obtained = Obtained { folder: folder.join("provisioning") };
     settings.state_directory.clone_from(&obtained.folder);
     let absent = obtained.folder.join("none");
     let connection = &mut settings.connection;
-    connection.configured =
-        IdentityFiles { certificate: absent.clone(), private_key: absent, root_ca: known.ca };
+    connection.configured = IdentityFiles { certificate: absent.clone(), private_key: absent, root_ca };
     connection.client_id.clear();
     connection.thing_name = thing.clone().unwrap_or_default();
     let given = std::mem::take(&mut order.claim.parameters).into_iter();

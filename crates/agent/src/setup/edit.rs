@@ -38,20 +38,30 @@ fn edit(old: &str, order: &Complete, identity: &Path) -> anyhow::Result<Edited> 
     let table = table.as_table_like_mut().context("`connection` is not a table")?;
     let mut wanted: Vec<(&str, Value)> =
         vec![("endpoint", order.endpoint.as_str().into()), ("thing_name", order.thing.as_str().into())];
+    wanted.extend(order.transport.as_deref().map(|transport| ("transport", transport.into())));
     wanted.extend(order.port.map(|port| ("port", i64::from(port).into())));
-    let place = |key: &str, name: &str| match key {
-        "private_key" if is_in_token(&order.key) => order.key.clone(),
-        _ => identity.join(name),
-    };
-    let files = IDENTITY.map(|(key, name)| (key, place(key, name).to_string_lossy().as_ref().into()));
-    wanted.extend(files);
+    wanted.extend(order.proxy.as_deref().map(|proxy| ("proxy", proxy.into())));
+    for ((key, name), file) in IDENTITY.iter().zip(&order.identity) {
+        match file {
+            Some(file) => {
+                let place = if is_in_token(file) { file.clone() } else { identity.join(name) };
+                wanted.push((*key, place.to_string_lossy().as_ref().into()));
+            }
+            // The package's own, and nobody's.
+            None => drop(table.remove(key)),
+        }
+    }
     let mut changes = Vec::new();
     for (key, mut new) in wanted {
         let old = table.get_mut(key).and_then(Item::as_value_mut);
         match old {
             Some(old) if shown(old) == shown(&new) => {}
             Some(old) => {
-                changes.push(format!("{key}: {} instead of {}", shown(&new), shown(old)));
+                changes.push(match key {
+                    // It may hold a password, the new one or the old.
+                    "proxy" => "proxy: another one".to_owned(),
+                    _ => format!("{key}: {} instead of {}", shown(&new), shown(old)),
+                });
                 // The comment at the end of the line is about the key.
                 *new.decor_mut() = old.decor().clone();
                 *old = new;
@@ -76,11 +86,11 @@ mod tests {
     fn order(port: Option<u16>) -> Complete {
         Complete {
             endpoint: "new.example.com".to_owned(),
+            transport: None,
             port,
+            proxy: None,
             thing: "edge-02".to_owned(),
-            cert: "c".into(),
-            key: "k".into(),
-            ca: "r".into(),
+            identity: ["c", "k", "r"].map(|file| Some(file.into())),
             force: false,
             check: true,
             enable: true,
@@ -101,6 +111,20 @@ mod tests {
         assert_eq!(edited.changes, ["endpoint: \"new.example.com\" instead of 'old.example.com'"]);
         let again = edit(&edited.text, &order(Some(443)), Path::new("/etc/fleethand/identity")).unwrap();
         assert_eq!((again.text, again.changes), (edited.text, vec![]));
+    }
+
+    #[test]
+    fn a_websocket_s_configuration_has_no_files_that_are_not_there_and_no_password_is_said() {
+        let mut order = order(None);
+        order.transport = Some("websocket".to_owned());
+        order.proxy = Some("http://u:hunter2@p:1".to_owned());
+        order.identity = [None, None, Some("r".into())];
+        let old = "[connection]\nproxy = \"http://u:hunter1@p:1\"\nprivate_key = \"k\"\n";
+        let edited = edit(old, &order, Path::new("/i")).unwrap();
+        let expected = "[connection]\nproxy = \"http://u:hunter2@p:1\"\nendpoint = \"new.example.com\"\nthing_name = \"edge-02\"\n\
+                        transport = \"websocket\"\nroot_ca = \"/i/root-ca.pem\"\n";
+        assert_eq!(edited.text, expected);
+        assert_eq!(edited.changes, ["proxy: another one"]);
     }
 
     #[test]

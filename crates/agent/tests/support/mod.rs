@@ -145,6 +145,14 @@ impl Device {
         ]
     }
 
+    /// By another program, which becomes this one.
+    pub fn start_as(&mut self, by: impl FnOnce(Command) -> Command) {
+        let mut command = by(self.command(&["run"]));
+        let log = fs::File::options().append(true).open(self.path("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.launch(command);
+    }
+
     fn launch(&mut self, mut command: Command) {
         assert!(self.agent.is_none());
         self.as_agent(&mut command);

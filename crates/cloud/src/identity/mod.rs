@@ -11,9 +11,9 @@ mod pattern;
 mod policy;
 pub(crate) mod provisioning;
 mod registry;
+mod role_alias;
 mod template;
 mod template_api;
-mod role_alias;
 mod thing;
 mod tls;
 

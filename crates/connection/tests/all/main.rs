@@ -11,5 +11,7 @@
 mod common;
 mod identity;
 mod ways;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod with_mosquitto;
 mod with_script;

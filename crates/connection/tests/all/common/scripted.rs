@@ -28,22 +28,33 @@ impl Scripted {
         Self::with_versions(pki, rustls::ALL_VERSIONS).await
     }
 
+    /// One that asks nobody for a certificate, and speaks HTTP as well.
+    pub async fn web(pki: &Pki) -> Self {
+        Self::build(pki, rustls::ALL_VERSIONS, false).await
+    }
+
     pub async fn with_versions(pki: &Pki, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        Self::build(pki, versions, true).await
+    }
+
+    async fn build(pki: &Pki, versions: &[&'static SupportedProtocolVersion], mutual: bool) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(pki.path("ca.pem")).unwrap()).unwrap();
         let IdentityFiles { certificate, private_key, .. } = pki.identity("server");
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let verifier =
+            if mutual { verifier.build().unwrap() } else { WebPkiClientVerifier::no_client_auth() };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_client_cert_verifier(verifier)
             .with_single_cert(
                 vec![CertificateDer::from_pem_file(certificate).unwrap()],
                 PrivateKeyDer::from_pem_file(private_key).unwrap(),
             )
             .unwrap();
-        config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec()];
+        config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec(), b"http/1.1".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             port: listener.local_addr().unwrap().port(),
